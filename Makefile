@@ -1,0 +1,63 @@
+# Everything a developer types. Each target builds its own environment in .venv first, from nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check lint types bench chaos clean apt install format
+.DEFAULT_GOAL := check
+
+demo: $(INSTALLED)
+	$(BIN)/mesh demo
+
+test: apt lint types
+	$(BIN)/python -m pytest -q
+
+# Quick: what should be green before every commit.
+check: lint types
+	$(BIN)/python -m pytest -q tests/tidy tests/core
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m chaos
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) apt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[engine,server,dev]'
+	@touch $@
+
+# Installs what tests/apt-packages.txt names and is missing when it may (root on Debian or Ubuntu), else says what to install.
+apt:
+	@command -v dpkg-query >/dev/null || exit 0; \
+	missing=""; \
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing=" python3-venv"; \
+	for package in $$(cat tests/apt-packages.txt); do \
+		dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q ' installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+	else \
+		echo "these packages are missing: sudo apt-get install$$missing" >&2; exit 1; \
+	fi
+
+clean:
+	rm -rf $(VENV) .mesh .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	find mesh sdk tests examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,392 @@
+"""Writes the dashboards of this folder: `python deploy/grafana/generate.py`; a test compares what it makes with what is there.
+
+Rule: panels are told here in a line or two each (title, what it means, queries, unit); places, ids and everything that
+Grafana wants beside that follow from their order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "dashboards"
+COLUMNS = 24
+ROW_HEIGHT = 1
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+RED, ORANGE, GREEN, BLUE = "red", "orange", "green", "blue"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel. `queries` are (legend, expression); `steps` are the colours from a value on."""
+
+    title: str
+    description: str
+    queries: Sequence[tuple[str, str]]
+    unit: str = "short"
+    kind: str = "timeseries"
+    width: int = 8
+    height: int = 7
+    stack: bool = False
+    maximum: float | None = None
+    steps: Sequence[tuple[float | None, str]] = ((None, GREEN),)
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    panels: Sequence[Panel] = field(default_factory=tuple)
+
+
+def rate(metric: str, by: str) -> str:
+    return f"sum by ({by}) (rate({metric}[$__rate_interval]))"
+
+
+def quantile(share: float, metric: str, by: str = "") -> str:
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket[$__rate_interval])))"
+
+
+def stat(title: str, description: str, expression: str, steps: Sequence[tuple[float | None, str]], unit: str = "short") -> Panel:
+    return Panel(title, description, [("", expression)], unit, kind="stat", width=4, height=4, steps=steps)
+
+
+WORKERS = (
+    Row(
+        "Now",
+        (
+            stat(
+                "Leading schedulers",
+                "Exactly one leads. None: nothing is decided, work waits safely. Two for longer than a moment: look at their logs.",
+                "sum(mesh_scheduler_leader)",
+                ((None, RED), (1, GREEN), (2, RED)),
+            ),
+            stat("Term", "The leader's term; a new one at each change of the leader.", "max(mesh_scheduler_term)", ((None, BLUE),)),
+            stat("Workers ready", "Workers that are registered and take work.", "sum(mesh_worker_ready)", ((None, RED), (1, GREEN))),
+            stat("Runs in progress", "Runs that have started and not ended.", "max(mesh_runs_in_progress)", ((None, BLUE),)),
+            stat("Queue depth", "Steps that are ready and wait for a slot.", "max(mesh_queue_depth)", ((None, GREEN), (1_000, ORANGE))),
+            stat(
+                "NATS links down",
+                "Workers and schedulers without a connection to NATS. They keep their reports and go on when it is back.",
+                "sum(1 - mesh_nats_connected)",
+                ((None, GREEN), (1, RED)),
+            ),
+        ),
+    ),
+    Row(
+        "Workers and slots",
+        (
+            Panel(
+                "Workers by state",
+                "As the leader sees them.",
+                [("{{state}}", "max by (state) (mesh_workers)")],
+                kind="timeseries",
+                stack=True,
+            ),
+            Panel(
+                "Slots by pool",
+                "Used counts what is held, reserved or released to the pool. Used at total for long: add workers or slots.",
+                [
+                    ("{{pool}} used", 'max by (pool) (mesh_pool_slots_used{pool=~"$pool"})'),
+                    ("{{pool}} total", 'max by (pool) (mesh_pool_slots{pool=~"$pool"})'),
+                ],
+            ),
+            Panel(
+                "Slots used by worker",
+                "By each worker's own count, as a share of its slots.",
+                [("{{instance}}", "mesh_worker_slots_used / mesh_worker_slots")],
+                unit="percentunit",
+                maximum=1,
+            ),
+            Panel(
+                "Heartbeat age",
+                "Time since each worker's last heartbeat; one goes out every half second.",
+                [("{{instance}}", "time() - mesh_worker_heartbeat_timestamp_seconds")],
+                unit="s",
+                steps=((None, GREEN), (2, ORANGE), (5, RED)),
+            ),
+            Panel(
+                "Queue depth",
+                "Steps that are ready and wait for a slot, and runs in progress.",
+                [("waiting steps", "max(mesh_queue_depth)"), ("runs in progress", "max(mesh_runs_in_progress)")],
+            ),
+            Panel(
+                "Draining",
+                "Workers that finish what they hold and take nothing new.",
+                [("{{instance}}", "mesh_worker_draining")],
+                stack=True,
+            ),
+        ),
+    ),
+    Row(
+        "Steps and runs",
+        (
+            Panel(
+                "Steps by outcome",
+                "Attempts that ended, a second.",
+                [("{{outcome}}", rate("mesh_steps_finished_total", "outcome"))],
+                unit="ops",
+                stack=True,
+            ),
+            Panel(
+                "Step duration",
+                "Time that attempts ran, on all workers.",
+                [("p50", quantile(0.5, "mesh_step_execution_seconds")), ("p95", quantile(0.95, "mesh_step_execution_seconds"))],
+                unit="s",
+            ),
+            Panel(
+                "Step duration p95 by action",
+                "The slow ones stand out.",
+                [("{{action}}", quantile(0.95, "mesh_step_execution_seconds", "action"))],
+                unit="s",
+            ),
+            Panel(
+                "Runs by outcome",
+                "Runs that ended, a second.",
+                [("{{outcome}}", rate("mesh_runs_finished_total", "outcome"))],
+                unit="ops",
+                stack=True,
+            ),
+            Panel(
+                "Run duration",
+                "From a run's start to its end, waiting included.",
+                [("p50", quantile(0.5, "mesh_run_duration_seconds")), ("p95", quantile(0.95, "mesh_run_duration_seconds"))],
+                unit="s",
+            ),
+            Panel(
+                "Started a second",
+                "Runs and attempts that began.",
+                [
+                    ("runs", "sum(rate(mesh_runs_started_total[$__rate_interval]))"),
+                    ("steps", "sum(rate(mesh_steps_started_total[$__rate_interval]))"),
+                ],
+                unit="ops",
+            ),
+            Panel(
+                "Retries by reason",
+                "New attempts. `lost` is the infrastructure's and does not count against a step's own retries.",
+                [("{{reason}}", rate("mesh_retries_total", "reason"))],
+                unit="ops",
+            ),
+            Panel(
+                "Returned by reason",
+                "Attempts that workers handed back without having run them.",
+                [("{{reason}}", rate("mesh_steps_returned_total", "reason"))],
+                unit="ops",
+            ),
+            Panel(
+                "Dead letters by source",
+                "What could not be read was set aside with its reason; anything here deserves a look.",
+                [("{{source}}", rate("mesh_dead_letters_total", "source"))],
+                unit="ops",
+            ),
+        ),
+    ),
+    Row(
+        "Processes",
+        (
+            Panel(
+                "Event loop lag p99, workers",
+                "How late the loop comes back to a timer. High: a step blocks it; as a plain `def` it gets a thread.",
+                [("{{instance}}", quantile(0.99, "mesh_worker_event_loop_lag_seconds", "instance"))],
+                unit="s",
+                steps=((None, GREEN), (0.1, ORANGE), (1, RED)),
+            ),
+            Panel(
+                "Executor threads",
+                "Threads for sync steps: busy, and how many there may be.",
+                [("{{instance}} busy", "mesh_worker_executor_threads_busy"), ("{{instance}} limit", "mesh_worker_executor_threads")],
+            ),
+            Panel(
+                "Reports buffered",
+                "Made and not yet stored. Grows while NATS is away; at the limit the worker stops taking work.",
+                [("{{instance}}", "mesh_reports_buffered")],
+            ),
+            Panel(
+                "CPU",
+                "Seconds of processor time a second.",
+                [("{{job}} {{instance}}", 'rate(process_cpu_seconds_total{job=~"mesh-.*"}[$__rate_interval])')],
+                unit="percentunit",
+            ),
+            Panel(
+                "Memory",
+                "Resident memory.",
+                [("{{job}} {{instance}}", 'process_resident_memory_bytes{job=~"mesh-.*"}')],
+                unit="bytes",
+            ),
+            Panel(
+                "NATS link",
+                "1 while connected, and reconnects a second.",
+                [
+                    ("{{job}} {{instance}}", "mesh_nats_connected"),
+                    ("{{instance}} reconnects", rate("mesh_nats_reconnects_total", "instance")),
+                ],
+            ),
+        ),
+    ),
+    Row(
+        "Scheduler",
+        (
+            Panel("Leader", "1 where it leads.", [("{{instance}}", "mesh_scheduler_leader")], stack=True, maximum=1),
+            Panel("Term", "As each scheduler knows it.", [("{{instance}}", "mesh_scheduler_term")]),
+            Panel(
+                "Leader changes",
+                "Seen by each scheduler, an hour.",
+                [("{{instance}}", "increase(mesh_scheduler_leader_changes_total[1h])")],
+            ),
+            Panel(
+                "Journal frames and records",
+                "Frames are fsynced writes; records per frame grow with the load.",
+                [
+                    ("frames", "sum(rate(mesh_journal_frames_total[$__rate_interval]))"),
+                    ("records", "sum(rate(mesh_journal_records_total[$__rate_interval]))"),
+                ],
+                unit="ops",
+            ),
+            Panel(
+                "Journal sequence",
+                "What each scheduler has written or applied. A standby that falls behind takes over later.",
+                [("{{instance}}", "mesh_journal_sequence")],
+            ),
+            Panel(
+                "Tick p95",
+                "One turn of the leader's loop.",
+                [("{{instance}}", quantile(0.95, "mesh_scheduler_tick_seconds", "instance"))],
+                unit="s",
+            ),
+            Panel(
+                "Lane messages and assignments",
+                "Sent a second, by lane.",
+                [
+                    ("{{lane}} messages", rate("mesh_lane_messages_total", "lane")),
+                    ("{{lane}} assignments", rate("mesh_assignments_total", "lane")),
+                ],
+                unit="ops",
+            ),
+            Panel(
+                "Events decided",
+                "By whether any workflow listens.",
+                [("matched {{matched}}", rate("mesh_events_total", "matched"))],
+                unit="ops",
+            ),
+            Panel(
+                "Event loop lag p99, schedulers",
+                "How late the loop comes back to a timer.",
+                [("{{instance}}", quantile(0.99, "mesh_scheduler_event_loop_lag_seconds", "instance"))],
+                unit="s",
+                steps=((None, GREEN), (0.1, ORANGE), (0.5, RED)),
+            ),
+        ),
+    ),
+)
+
+
+def panel_json(panel: Panel, id: int, x: int, y: int) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        "unit": panel.unit,
+        "min": 0,
+        "thresholds": {"mode": "absolute", "steps": [{"color": colour, "value": value} for value, colour in panel.steps]},
+    }
+    if panel.maximum is not None:
+        defaults["max"] = panel.maximum
+    if panel.kind == "timeseries":
+        defaults["custom"] = {
+            "lineWidth": 1,
+            "fillOpacity": 15 if panel.stack else 5,
+            "showPoints": "never",
+            "stacking": {"mode": "normal" if panel.stack else "none", "group": "A"},
+            "thresholdsStyle": {"mode": "dashed" if len(panel.steps) > 1 else "off"},
+        }
+        options: dict[str, Any] = {
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        }
+    else:
+        options = {"colorMode": "value", "graphMode": "area", "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+    return {
+        "id": id,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": DATASOURCE,
+        "gridPos": {"x": x, "y": y, "w": panel.width, "h": panel.height},
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "options": options,
+        "targets": [
+            {"refId": chr(ord("A") + index), "expr": expression, "legendFormat": legend or "__auto", "datasource": DATASOURCE}
+            for index, (legend, expression) in enumerate(panel.queries)
+        ],
+    }
+
+
+def row_json(row: Row, id: int, y: int) -> dict[str, Any]:
+    place = {"x": 0, "y": y, "w": COLUMNS, "h": ROW_HEIGHT}
+    return {"id": id, "type": "row", "title": row.title, "collapsed": False, "gridPos": place, "panels": []}
+
+
+def panels_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every row with its panels below it, from left to right, a new line where the next would not fit."""
+    made: list[dict[str, Any]] = []
+    y = 0
+    for row in rows:
+        made.append(row_json(row, len(made) + 1, y))
+        x, y, line = 0, y + ROW_HEIGHT, 0
+        for panel in row.panels:
+            if x + panel.width > COLUMNS:
+                x, y, line = 0, y + line, 0
+            made.append(panel_json(panel, len(made) + 1, x, y))
+            x, line = x + panel.width, max(line, panel.height)
+        y += line
+    return made
+
+
+def variables() -> list[dict[str, Any]]:
+    pool = {
+        "name": "pool",
+        "label": "Pool",
+        "type": "query",
+        "datasource": DATASOURCE,
+        "definition": "label_values(mesh_pool_slots, pool)",
+        "query": {"query": "label_values(mesh_pool_slots, pool)", "refId": "pool"},
+        "refresh": 2,
+        "sort": 1,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",
+        "current": {"text": ["All"], "value": ["$__all"]},
+    }
+    return [{"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1}, pool]
+
+
+def dashboard(uid: str, title: str, description: str, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "uid": uid,
+        "title": title,
+        "description": description,
+        "tags": ["mesh"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": False,
+        "graphTooltip": 1,
+        "refresh": "10s",
+        "time": {"from": "now-30m", "to": "now"},
+        "timezone": "",
+        "templating": {"list": variables()},
+        "annotations": {"list": []},
+        "links": [],
+        "panels": panels_json(rows),
+    }
+
+
+def dashboards() -> dict[str, str]:
+    """File name → content of every dashboard."""
+    workers = dashboard("mesh-workers", "Workers", "Workers, their slots and steps, and the scheduler that feeds them.", WORKERS)
+    return {"workers.json": json.dumps(workers, indent=2) + "\n"}
+
+
+if __name__ == "__main__":
+    for name, content in dashboards().items():
+        (FOLDER / name).write_text(content)

@@ -1,0 +1,64 @@
+"""What must hold of the state at every moment. Asserts that stay in production: broken, the term ends."""
+
+from __future__ import annotations
+
+from mesh.core.run import LIVE, Run
+from mesh.core.slots import Pool
+from mesh.core.state import State
+from mesh.core.step import ENDED, HELD, OUT, READY
+
+
+class BrokenInvariant(Exception):
+    """The state contradicts itself: this is a defect of the core, nothing that came off the wire can cause it."""
+
+
+def check(state: State) -> None:
+    """Compare every part of the state with every other. In proportion to all that is live: for tests and takeovers.
+
+    Raises:
+        BrokenInvariant: naming what contradicts what.
+    """
+    for pool in state.pools.values():
+        _check_pool(pool)
+    _check_attempts(state)
+    waiting = 0
+    for run in state.runs.values():
+        waiting += _check_run(run)
+    _require(waiting == state.waiting, f"{waiting} steps are ready, {state.waiting} are counted")
+
+
+def _check_pool(pool: Pool) -> None:
+    active = [worker for worker in pool.workers.values() if worker.takes_work]
+    capacity = sum(worker.slots for worker in active)
+    busy = sum(worker.used + len(worker.reserved) for worker in active)
+    _require(capacity == pool.capacity, f"pool {pool.id} counts {pool.capacity} slots, its workers have {capacity}")
+    _require(busy == pool.busy, f"pool {pool.id} counts {pool.busy} busy slots, its workers have {busy}")
+    for worker in pool.workers.values():
+        _require(worker.lent == sum(a.lent for a in worker.held.values()), f"worker {worker.id} counts {worker.lent} lent slots")
+        _require(all(a.held for a in worker.held.values()), f"worker {worker.id} holds an attempt that isn't held")
+        _require(not any(a.held for a in worker.reserved.values()), f"worker {worker.id} reserves an attempt that is held")
+
+
+def _check_attempts(state: State) -> None:
+    places: set[str] = set()
+    for pool in state.pools.values():
+        places.update(pool.out)
+    for worker in state.workers.values():
+        places.update(worker.reserved)
+        places.update(worker.held)
+    _require(places == set(state.attempts), "the ledger and the attempts differ: " + str(sorted(places ^ set(state.attempts))[:5]))
+
+
+def _check_run(run: Run) -> int:
+    _require(run.status is LIVE, f"run {run.id} is {run.status} and among the live ones")
+    left = sum(step.state not in ENDED for step in run.steps)
+    _require(left == run.left and left > 0, f"run {run.id} counts {run.left} steps left, {left} are")
+    for step in run.steps:
+        has_attempt = step.current is not None
+        _require(has_attempt == (step.state in (OUT, HELD)), f"step {step.action} of {run.id} is {step.state}")
+    return sum(step.state is READY for step in run.steps)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise BrokenInvariant(message)

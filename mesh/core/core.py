@@ -1,0 +1,340 @@
+"""Where everything is decided: `decide(input)` makes records, applies each as it is made, and keeps them for `take`.
+
+Rule: deciding the same input twice changes nothing the second time. Frames are cut between records, so a successor
+may meet an input of which only a part was journaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mesh.core import records as facts
+from mesh.core.inputs import (
+    CancelsPassed,
+    EventArrived,
+    LanesLost,
+    Sender,
+    TermBegan,
+    TimePassed,
+    Unreadable,
+    WorkerVanished,
+)
+from mesh.core.records import KIND_LOST, NEVER
+from mesh.core.retry import LOSSES_MAX, next_attempt_at
+from mesh.core.run import LIVE, Run
+from mesh.core.spawning import Spawning
+from mesh.core.state import State
+from mesh.core.step import HELD, OUT, READY, Attempt, Step
+from mesh.core.timers import DelayTimer, ExecutionTimer, ReadyTimer, RetryTimer
+from mesh_sdk.protocol import records as wire
+from mesh_sdk.protocol.records import FAILED_TIMEOUT, StepError
+
+LANES_CLAIM_MS = 2_000
+"""How long workers have to say what they hold after the lanes were lost."""
+
+
+class Core(Spawning):
+    """Decides; one per term.
+
+    Args:
+        state: what the journal has told so far.
+        token: gives a new random attempt token each time; tokens are journaled, so replaying needs none.
+    """
+
+    def __init__(self, state: State, token: Callable[[], str]) -> None:
+        self.state = state
+        self.token = token
+        self.out: list[facts.Fact] = []
+        self._arms: dict[type, Callable[[Any, Sender], None]] = {
+            wire.Start: self.start,
+            wire.Cancel: self.cancel,
+            wire.Finished: self._finished,
+            wire.Accepted: self._accepted,
+            wire.Failed: self._failed,
+            wire.Returned: self._returned,
+            wire.Lent: self._lent,
+            wire.Resumed: self._resumed,
+            wire.Refresh: self._refresh,
+            wire.Spawn: self.spawn,
+            wire.Holding: self._holding,
+            wire.Register: self.register,
+            wire.Draining: self.draining,
+            wire.Left: self.left,
+            EventArrived: self.event,
+            WorkerVanished: self._vanished,
+            TimePassed: self._time_passed,
+            LanesLost: self._lanes_lost,
+            CancelsPassed: self._cancels_passed,
+            Unreadable: self._unreadable,
+            TermBegan: self._term_began,
+        }
+
+    def begin(self, now: int) -> None:
+        """A new journal frame begins; all its records happen at this core time (which never goes back)."""
+        if now > self.state.now:
+            self.state.now = now
+
+    def decide(self, input: Any, sender: Sender) -> None:
+        """Decide one input: its records are made, applied, and wait in `out`."""
+        self._arms[type(input)](input, sender)
+
+    def take(self) -> list[facts.Fact]:
+        """The records made since the last call."""
+        out, self.out = self.out, []
+        return out
+
+    def record(self, fact: facts.Fact) -> None:
+        """A fact has come about."""
+        self.out.append(fact)
+        self.state.apply(fact)
+
+    # ---- reports of attempts --------------------------------------------------------------------------------------------
+
+    def _attempt(self, report: Any, sender: Sender) -> Attempt | None:
+        """The attempt that a report is about, if the sender may speak for it."""
+        attempt = self.state.attempts.get(report.token)
+        if attempt is None or attempt.number != report.attempt or attempt.step.run.id != report.run:
+            return None
+        worker = self.state.workers.get(sender.name)
+        if worker is None or worker.incarnation != sender.incarnation:
+            self._refuse_stranger(attempt, sender)
+            return None
+        if attempt.worker is not None and attempt.worker is not worker:
+            return None
+        return attempt
+
+    def _refuse_stranger(self, attempt: Attempt, sender: Sender) -> None:
+        """A worker that counts as gone reports: what it had from a shared lane is free for another."""
+        if attempt.worker is None:
+            self._lose(attempt, sender.name, "a worker that was given up reported it")
+            if attempt.pool is not None:
+                self.pump(attempt.pool)
+
+    def _finished(self, report: wire.Finished, sender: Sender) -> None:
+        attempt = self._attempt(report, sender)
+        if attempt is None:
+            return
+        step = attempt.step
+        if step.current is not attempt:
+            self._end_orphan(attempt)
+            return
+        fact = facts.StepFinished(report.run, step.index, attempt.number, attempt.token, sender.name, report.output)
+        self.out.append(fact)
+        self.state.apply_finished(fact)
+        self._go_on(step, attempt)
+
+    def _go_on(self, step: Step, attempt: Attempt) -> None:
+        """A step of the run has ended: end the run, or place what became ready; and fill the free slot."""
+        run = step.run
+        if not run.left:
+            self.finish(run, run.outcome(), "")
+        elif run.flow.size > 1:
+            for index in run.flow.children[step.index]:
+                if run.steps[index].state is READY:
+                    self.place(run.steps[index])
+        pool = attempt.worker.pool if attempt.worker is not None else attempt.pool
+        if pool is not None:
+            self.pump(pool)
+
+    def finish(self, run: Run, status: str, reason: str) -> None:
+        """The run is over."""
+        fact = facts.RunFinished(run.id, status, reason)
+        self.out.append(fact)
+        self.state.apply_end(fact)
+
+    def _end_orphan(self, attempt: Attempt) -> None:
+        """An attempt that nobody waits for has ended."""
+        self.record(facts.AttemptEnded(attempt.token))
+        pool = attempt.worker.pool if attempt.worker is not None else attempt.pool
+        if pool is not None:
+            self.pump(pool)
+
+    def _accepted(self, report: wire.Accepted, sender: Sender) -> None:
+        attempt = self._attempt(report, sender)
+        if attempt is None:
+            if report.token not in self.state.attempts:
+                self.record(facts.StepStale(report.run, report.step, report.attempt, report.token, sender.name))
+        elif not attempt.held:
+            self.record(facts.StepAccepted(attempt.token, sender.name))
+
+    def _failed(self, report: wire.Failed, sender: Sender) -> None:
+        attempt = self._attempt(report, sender)
+        if attempt is None:
+            return
+        step = attempt.step
+        if step.current is not attempt:
+            self._end_orphan(attempt)
+            return
+        again = next_attempt_at(step, report.kind, report.retry, self.state.now)
+        self._fail(attempt, sender.name, report.error, report.kind, again)
+        self._go_on(step, attempt)
+
+    def _fail(self, attempt: Attempt, worker: str, error: StepError, kind: str, again_at: int) -> None:
+        step = attempt.step
+        fact = facts.StepFailed(step.run.id, step.index, attempt.number, attempt.token, worker, error, kind, again_at)
+        self.out.append(fact)
+        self.state.apply_failed(fact)
+        if step.state is READY:
+            self.place(step)
+
+    def _lose(self, attempt: Attempt, worker: str, why: str) -> None:
+        """The attempt is over without an answer that counts: an infrastructure failure."""
+        step = attempt.step
+        if step.current is not attempt:
+            self.record(facts.AttemptEnded(attempt.token))
+            return
+        given_up = step.losses >= LOSSES_MAX
+        message = f"{why}; given up after {step.losses + 1} such losses" if given_up else why
+        again_at = NEVER if given_up else self.state.now
+        self._fail(attempt, worker or "?", StepError("WorkerLost", message), KIND_LOST, again_at)
+        if not step.run.left and step.run.status is LIVE:
+            self.finish(step.run, step.run.outcome(), "")
+
+    def _returned(self, report: wire.Returned, sender: Sender) -> None:
+        attempt = self._attempt(report, sender)
+        if attempt is None or (attempt.held and report.reason == wire.RETURNED_REDELIVERED):
+            return
+        pool = attempt.worker.pool if attempt.worker is not None else attempt.pool
+        if attempt.step.current is not attempt:
+            self.record(facts.AttemptEnded(attempt.token))
+        elif report.reason == wire.RETURNED_REDELIVERED:
+            self._lose(attempt, sender.name, "delivered twice: whoever had it first did not answer in time")
+        else:
+            self.record(facts.StepReturned(attempt.token, sender.name, report.reason))
+            if attempt.step.state is READY:
+                self.place(attempt.step)
+        if pool is not None:
+            self.pump(pool)
+
+    def _lent(self, report: wire.Lent, sender: Sender) -> None:
+        attempt = self._attempt(report, sender)
+        if attempt is None or attempt.lent:
+            return
+        if not attempt.held:
+            self.record(facts.StepAccepted(attempt.token, sender.name))
+        self.record(facts.StepLent(attempt.token))
+        self.pump(self.state.workers[sender.name].pool)
+
+    def _resumed(self, report: wire.Resumed, sender: Sender) -> None:
+        attempt = self._attempt(report, sender)
+        if attempt is not None and attempt.lent:
+            self.record(facts.StepResumed(attempt.token))
+
+    def _refresh(self, report: wire.Refresh, sender: Sender) -> None:
+        attempt = self._attempt(report, sender)
+        if attempt is None or attempt.step.current is not attempt or report.extend_ms <= 0:
+            return
+        if not attempt.held:
+            self.record(facts.StepAccepted(attempt.token, sender.name))
+        self.record(facts.StepRefreshed(attempt.token, max(attempt.until, self.state.now) + report.extend_ms))
+
+    # ---- workers that go, lanes that are lost --------------------------------------------------------------------------------
+
+    def _vanished(self, input: WorkerVanished, sender: Sender) -> None:
+        worker = self.state.workers.get(input.worker)
+        if worker is not None and worker.incarnation == input.incarnation:
+            self.remove(worker, input.reason)
+
+    def _lanes_lost(self, input: LanesLost, sender: Sender) -> None:
+        self.record(facts.LanesReset(self.state.now + LANES_CLAIM_MS))
+
+    def _holding(self, report: wire.Holding, sender: Sender) -> None:
+        for run, step, number, token in report.attempts:
+            attempt = self._attempt(wire.Accepted(run, step, number, token), sender)
+            if attempt is None or token not in self.state.unclaimed:
+                continue
+            if attempt.worker is None:
+                self.record(facts.StepAccepted(token, sender.name))
+            else:
+                self.record(facts.StepClaimed(token))
+
+    def _settle_lanes(self) -> None:
+        """The time to claim is over: what nobody has claimed gets a new attempt."""
+        for token in list(self.state.unclaimed):
+            attempt = self.state.attempts.get(token)
+            if attempt is None or attempt.held:
+                continue
+            if attempt.step.current is attempt:
+                self.record(facts.StepReturned(token, "", "lanes lost"))
+                if attempt.step.state is READY:
+                    self.place(attempt.step)
+            else:
+                self.record(facts.AttemptEnded(token))
+        self.record(facts.LanesSettled())
+        for pool in list(self.state.pools.values()):
+            self.pump(pool)
+
+    # ---- time ------------------------------------------------------------------------------------------------------------------
+
+    def next_at(self) -> int | None:
+        """Core time at which `TimePassed` is due, None when nothing waits for a time."""
+        timer = self.state.timers.next_at()
+        lanes = self.state.lanes_until
+        if lanes and (timer is None or lanes < timer):
+            return lanes
+        return timer
+
+    def _time_passed(self, input: TimePassed, sender: Sender) -> None:
+        state = self.state
+        for timer in state.timers.due(state.now):
+            if isinstance(timer, RetryTimer):
+                self._retry(timer.step)
+            elif isinstance(timer, ExecutionTimer):
+                self._give_up(timer.attempt)
+            elif isinstance(timer, ReadyTimer):
+                self._waited_too_long(timer)
+            elif isinstance(timer, DelayTimer):
+                self.record(facts.RunBegan(timer.run.id))
+                for index in timer.run.flow.roots:
+                    self.place(timer.run.steps[index])
+        if state.lanes_until and state.lanes_until <= state.now:
+            self._settle_lanes()
+
+    def _retry(self, step: Step) -> None:
+        self.record(facts.StepDue(step.run.id, step.index))
+        self.place(step)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """The attempt has had its time and its worker did not say so itself."""
+        step = attempt.step
+        seconds = step.run.flow.steps[step.index].timeout_ms / 1000
+        error = StepError("TimeoutError", f"step {step.action} did not end within its {seconds:g} s, and its worker did not say so")
+        self._fail(attempt, "", error, FAILED_TIMEOUT, next_attempt_at(step, FAILED_TIMEOUT, 0, self.state.now))
+        if not step.run.left and step.run.status is LIVE:
+            self.finish(step.run, step.run.outcome(), "")
+
+    def _waited_too_long(self, timer: ReadyTimer) -> None:
+        step = timer.step
+        if timer.sticky:
+            if step.run.flow.sticky == "SOFT":
+                self.record(facts.RunBound(step.run.id, ""))
+                self.place(step)
+            return
+        seconds = (self.state.now - step.ready_at) / 1000
+        reason = f"step {step.action} waited {seconds:.1f} s for a place (schedule timeout): {self.waiting_reason(step)}"
+        self.finish(step.run, wire.TIMED_OUT, reason)
+
+    # ---- the rest ----------------------------------------------------------------------------------------------------------------
+
+    def cancel(self, input: wire.Cancel, sender: Sender) -> None:
+        """End a run, wherever it is; one whose start was not read yet will be cancelled when it is."""
+        run = self.state.runs.get(input.run)
+        reason = input.reason or "cancelled"
+        if run is not None:
+            held = [step.current for step in run.steps if step.state in (OUT, HELD)]
+            self.finish(run, wire.CANCELLED, reason)
+            for pool in {a.pool.id: a.pool for a in held if a is not None and a.pool is not None}.values():
+                self.pump(pool)
+        elif not self.state.finished.knows(input.run) and input.run not in self.state.awaited:
+            self.record(facts.CancelAwaited(input.run, reason, sender.time_ms))
+
+    def _cancels_passed(self, input: CancelsPassed, sender: Sender) -> None:
+        if any(at < input.before for _, at in self.state.awaited.values()):
+            self.record(facts.CancelsDropped(input.before))
+
+    def _unreadable(self, input: Unreadable, sender: Sender) -> None:
+        self.record(facts.InputRejected(input.source, input.sequence, input.index, input.reason))
+
+    def _term_began(self, input: TermBegan, sender: Sender) -> None:
+        self.record(facts.TermStarted(input.holder))

@@ -1,0 +1,227 @@
+"""What records make the shell send. Told once, from the records; the state only supplies the payloads they refer to.
+
+Rule: nothing is sent that no record says. Telling the same records again (after a takeover) gives the same messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import Raw
+
+from mesh.core import records as facts
+from mesh.core.run import Run
+from mesh.core.state import State
+from mesh.core.step import Attempt, Step
+from mesh_sdk.protocol.records import (
+    CANCELLED,
+    NULL,
+    REFUSED,
+    SUCCEEDED,
+    TIMED_OUT,
+    Assign,
+    Done,
+    Notice,
+    Order,
+    Origin,
+    Registered,
+    RunError,
+    Started,
+    Withdraw,
+)
+
+Address = tuple[str, str]
+"""(worker, incarnation) of a private lane."""
+
+
+class Effects:
+    """What is to be sent, in order."""
+
+    __slots__ = ("answered", "definitions", "notices", "private", "registered", "rejected", "released", "shared")
+
+    def __init__(self) -> None:
+        self.shared: dict[str, list[Order]] = {}
+        """By pool."""
+        self.private: dict[Address, list[Order]] = {}
+        self.notices: dict[str, list[Notice]] = {}
+        """By client."""
+        self.answered: list[str] = []
+        """Tokens whose lane messages are not needed any more."""
+        self.definitions: list[facts.WorkflowDefined] = []
+        self.registered = False
+        """Workers have come or gone: the pools' consumers are to follow."""
+        self.rejected: list[facts.InputRejected] = []
+        self.released = 0
+
+
+class Teller:
+    """Tells effects from records."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._arms: dict[type, Callable[[Any, Effects], None]] = {
+            facts.StepReleased: self._released,
+            facts.StepFinished: self._answered,
+            facts.StepFailed: self._failed,
+            facts.StepReturned: self._answered,
+            facts.AttemptEnded: self._answered,
+            facts.StepAccepted: self._accepted,
+            facts.StepStale: self._stale,
+            facts.RunFinished: self._finished,
+            facts.RunRefused: self._refused,
+            facts.StartRepeated: self._repeated,
+            facts.RunStarted: self._started,
+            facts.WorkflowDefined: self._defined,
+            facts.WorkerRegistered: self._registered,
+            facts.WorkerRefused: self._worker_refused,
+            facts.WorkerGone: self._gone,
+            facts.InputRejected: self._rejected,
+        }
+
+    def tell(self, records: Iterable[facts.Fact]) -> Effects:
+        """The effects of records that have just been applied."""
+        effects = Effects()
+        arms = self._arms
+        for record in records:
+            arm = arms.get(type(record))
+            if arm is not None:
+                arm(record, effects)
+        return effects
+
+    def _released(self, record: facts.StepReleased, effects: Effects) -> None:
+        attempt = self.state.attempts.get(record.token)
+        if attempt is None:  # over already: its worker went in the same frame
+            return
+        effects.released += 1
+        order = assign(attempt)
+        if attempt.worker is not None:
+            effects.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
+        else:
+            lane = effects.shared.get(record.pool)
+            if lane is None:
+                effects.shared[record.pool] = [order]
+            else:
+                lane.append(order)
+
+    def _answered(self, record: Any, effects: Effects) -> None:
+        effects.answered.append(record.token)
+
+    def _accepted(self, record: facts.StepAccepted, effects: Effects) -> None:
+        effects.answered.append(record.token)
+        attempt = self.state.attempts.get(record.token)
+        if attempt is not None and attempt.step.current is not attempt:
+            self._withdraw(attempt, attempt.step.run.reason or "the run is over", effects)
+
+    def _failed(self, record: facts.StepFailed, effects: Effects) -> None:
+        effects.answered.append(record.token)
+        if not record.worker:
+            attempt = self.state.attempts.get(record.token)
+            if attempt is not None:
+                self._withdraw(attempt, record.error.message, effects)
+
+    def _withdraw(self, attempt: Attempt, reason: str, effects: Effects) -> None:
+        worker = attempt.worker
+        if worker is not None:
+            step = attempt.step
+            order = Withdraw(step.run.id, step.index, attempt.number, attempt.token, reason)
+            effects.private.setdefault((worker.id, worker.incarnation), []).append(order)
+
+    def _stale(self, record: facts.StepStale, effects: Effects) -> None:
+        worker = self.state.workers.get(record.worker)
+        if worker is not None:
+            order = Withdraw(record.run, record.step, record.attempt, record.token, "another attempt took its place")
+            effects.private.setdefault((worker.id, worker.incarnation), []).append(order)
+
+    def _finished(self, record: facts.RunFinished, effects: Effects) -> None:
+        run = self.state.find(record.run)
+        if run is None:
+            return
+        if run.client:
+            self._notice(run.client, done(run), effects)
+        if record.status in (CANCELLED, TIMED_OUT):
+            self._withdraw_all(run, record.reason, effects)
+
+    def _withdraw_all(self, run: Run, reason: str, effects: Effects) -> None:
+        """Attempts of a run that was ended from outside are told to stop, where their holder is known."""
+        for step in run.steps:
+            attempt = self.state.attempts.get(step.last_token)
+            if attempt is not None:
+                self._withdraw(attempt, reason, effects)
+
+    def _refused(self, record: facts.RunRefused, effects: Effects) -> None:
+        run = self.state.find(record.run)
+        if run is not None and record.client:
+            self._notice(record.client, done(run), effects)
+
+    def _repeated(self, record: facts.StartRepeated, effects: Effects) -> None:
+        run = self.state.find(record.run)
+        if record.requested != record.run:
+            self._notice(record.client, Started(record.requested, record.run), effects)
+        if run is not None and run.finished_at:
+            self._notice(record.client, done(run), effects)
+
+    def _started(self, record: facts.RunStarted, effects: Effects) -> None:
+        if record.key and record.client:
+            self._notice(record.client, Started(record.run, record.run), effects)
+
+    def _defined(self, record: facts.WorkflowDefined, effects: Effects) -> None:
+        effects.definitions.append(record)
+
+    def _registered(self, record: facts.WorkerRegistered, effects: Effects) -> None:
+        effects.registered = True
+        self._notice(record.client, Registered(record.worker, record.incarnation), effects)
+
+    def _worker_refused(self, record: facts.WorkerRefused, effects: Effects) -> None:
+        self._notice(record.client, Registered(record.worker, record.incarnation, record.reason), effects)
+
+    def _gone(self, record: facts.WorkerGone, effects: Effects) -> None:
+        effects.registered = True
+
+    def _rejected(self, record: facts.InputRejected, effects: Effects) -> None:
+        effects.rejected.append(record)
+
+    def _notice(self, client: str, notice: Notice, effects: Effects) -> None:
+        notices = effects.notices.get(client)
+        if notices is None:
+            effects.notices[client] = [notice]
+        else:
+            notices.append(notice)
+
+
+def assign(attempt: Attempt) -> Assign:
+    """The order that sends an attempt to a worker."""
+    step = attempt.step
+    run = step.run
+    flow = run.flow
+    parents = flow.parents[step.index]
+    outputs = {flow.step_names[i]: run.steps[i].output for i in parents} if parents else {}
+    return Assign(
+        run.id, step.index, attempt.number, attempt.token, flow.name, flow.step_names[step.index], run.input, outputs, step.retries,
+        _origin(run, step),
+    )  # fmt: skip
+
+
+def _origin(run: Run, step: Step) -> Origin | None:
+    """The rarer facts about a run, None when there are none."""
+    if run.metadata is None and run.parent is None and not run.event and not run.moved and step.children is None:
+        return None
+    children = [(position, digest, child) for position, (digest, child) in step.children.items()] if step.children else None
+    return Origin(run.metadata or {}, run.parent[0] if run.parent else "", run.event, run.moved, children)
+
+
+def done(run: Run) -> Done:
+    """What whoever awaits a run is told when it is over."""
+    if run.status == SUCCEEDED:
+        return Done(run.id, SUCCEEDED, Raw(run.output()))
+    if run.refused is not None:
+        kind, message = run.refused
+        return Done(run.id, REFUSED, NULL, [RunError("", kind, message)])
+    errors = [
+        RunError(step.name, step.error.type, step.error.message, step.error.traceback, step.attempt)
+        for step in run.broken_steps()
+        if step.error is not None
+    ]
+    if run.reason:
+        errors.insert(0, RunError("", run.status, run.reason))
+    return Done(run.id, run.status, NULL, errors)

@@ -1,0 +1,71 @@
+"""The DAG of a workflow, compiled once: who waits for whom, what is final."""
+
+from __future__ import annotations
+
+from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
+
+
+class BadDefinition(Exception):
+    """A definition that can't be run; the message names what is wrong with it."""
+
+
+def validate(definition: WorkflowDefinition) -> None:
+    """Refuse what no run could be made of: SDKs check the same, but nothing off the wire is trusted.
+
+    Raises:
+        BadDefinition: no steps, two of one name, or a parent that doesn't stand before its child.
+    """
+    if not definition.name or not definition.steps:
+        raise BadDefinition(f"workflow {definition.name!r} has no steps")
+    seen: set[str] = set()
+    for index, step in enumerate(definition.steps):
+        if step.name in seen:
+            raise BadDefinition(f"workflow {definition.name!r} has two steps named {step.name!r}")
+        seen.add(step.name)
+        for parent in step.parents:
+            if not 0 <= parent < index:
+                raise BadDefinition(f"step {definition.name}:{step.name} has parent {parent}, which doesn't stand before it")
+    if definition.sticky not in ("", "SOFT", "HARD"):
+        raise BadDefinition(f"workflow {definition.name!r} has sticky strategy {definition.sticky!r}, not SOFT or HARD")
+
+
+class Flow:
+    """A validated definition with its edges both ways."""
+
+    def __init__(self, definition: WorkflowDefinition) -> None:
+        validate(definition)
+        steps = definition.steps
+        self.definition = definition
+        self.name = definition.name
+        self.digest = definition.digest
+        self.sticky = definition.sticky
+        self.size = len(steps)
+        self.steps: list[StepDefinition] = steps
+        self.step_names = [step.name for step in steps]
+        self.actions = definition.actions()
+        self.parents = [step.parents for step in steps]
+        self.needs = [len(step.parents) for step in steps]
+        self.children: list[list[int]] = [[] for _ in steps]
+        for index, step in enumerate(steps):
+            for parent in step.parents:
+                self.children[parent].append(index)
+        self.roots = [index for index, step in enumerate(steps) if not step.parents]
+        self.finals = [index for index in range(len(steps)) if not self.children[index]]
+
+    @classmethod
+    def nothing(cls, name: str) -> Flow:
+        """A flow without steps, for a run that was refused."""
+        flow = cls.__new__(cls)
+        flow.definition = WorkflowDefinition(name, [])
+        flow.name, flow.digest, flow.sticky, flow.size = name, "", "", 0
+        flow.steps, flow.step_names, flow.actions = [], [], []
+        flow.parents, flow.needs, flow.children, flow.roots, flow.finals = [], [], [], [], []
+        return flow
+
+    def descendants(self, step: int) -> list[int]:
+        """Every step that can't run when this one failed, in order."""
+        found: set[int] = set()
+        for index in range(step + 1, self.size):
+            if any(parent == step or parent in found for parent in self.parents[index]):
+                found.add(index)
+        return sorted(found)

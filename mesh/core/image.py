@@ -1,0 +1,330 @@
+"""The state as one value: for snapshots, and for a digest that a leader, a standby and a cold replay must agree on.
+
+What follows from the rest (queues, timers, ledgers) is not in the image; `load` builds it anew in the same order.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import msgspec
+from msgspec import Raw, Struct
+
+from mesh.core.graph import Flow
+from mesh.core.run import LIVE, Run
+from mesh.core.slots import Pool, Worker, join
+from mesh.core.state import HARD_SCHEDULE_TIMEOUT_MS, State
+from mesh.core.step import DELAYED, HELD, MOVES, READY, Attempt, Step
+from mesh_sdk.protocol.definitions import WorkflowDefinition
+from mesh_sdk.protocol.ids import pool_id
+from mesh_sdk.protocol.records import StepError
+
+IMAGE_VERSION = 1
+_STATES = {name: name for name in MOVES}  # the same objects, so that they can be compared by identity
+
+
+class StepImage(Struct, array_like=True, gc=False):
+    state: str
+    needs: int
+    attempt: int
+    retries: int
+    losses: int
+    mark: int
+    waits: int
+    again_at: int
+    ready_at: int
+    started_at: int
+    finished_at: int
+    worker: str
+    avoid_full: bool
+    last_token: str
+    output: Raw
+    error: StepError | None
+    error_kind: str
+    children: dict[str, tuple[str, str]] | None
+
+
+class RunImage(Struct, array_like=True, gc=False):
+    id: str
+    workflow: str
+    digest: str
+    input: Raw
+    priority: int
+    number: int
+    started_at: int
+    left: int
+    status: str
+    reason: str
+    client: str
+    key: str
+    event: str
+    worker: str
+    moved: bool
+    start_at: int
+    finished_at: int
+    refused: tuple[str, str] | None
+    parent: tuple[str, int, str, str] | None
+    metadata: dict[str, str] | None
+    spawned: list[str] | None
+    steps: list[StepImage]
+
+
+class WorkerImage(Struct, array_like=True, gc=False):
+    id: str
+    incarnation: str
+    name: str
+    slots: int
+    labels: dict[str, str | int | float]
+    workflows: list[tuple[str, str]]
+    client: str
+    host: str
+    pid: int
+    draining: bool
+
+
+class AttemptImage(Struct, array_like=True, gc=False):
+    token: str
+    run: str
+    step: int
+    number: int
+    pool: str
+    worker: str
+    held: bool
+    lent: bool
+    until: int
+    counts: bool
+
+
+class StateImage(Struct, array_like=True, gc=False):
+    version: int
+    now: int
+    term: int
+    holder: str
+    number: int
+    mark: int
+    event: tuple[int, str, Raw]
+    lanes_until: int
+    unclaimed: list[str]
+    current: list[tuple[str, str]]
+    definitions: list[WorkflowDefinition]
+    workers: list[WorkerImage]
+    pools: list[list[str]]
+    runs: list[RunImage]
+    finished: list[RunImage]
+    kept: list[RunImage]
+    forgotten: list[str]
+    forgotten_before: list[str]
+    repeats: dict[str, str]
+    awaited: list[tuple[str, str, int]]
+    attempts: list[AttemptImage]
+    full: list[tuple[str, str, int]]
+
+
+def image(state: State) -> StateImage:
+    """The state as a value. Takes time in proportion to everything that is remembered."""
+    return StateImage(
+        IMAGE_VERSION, state.now, state.term, state.holder, state.number, state.mark, state.event, state.lanes_until,
+        list(state.unclaimed),
+        [(flow.name, flow.digest) for flow in state.flows.values()],
+        [flow.definition for flow in state.versions.values()],
+        [_worker_image(worker) for worker in state.workers.values()],
+        [sorted(pool.actions) for pool in state.pools.values()],
+        [_run_image(run) for run in state.runs.values()],
+        [_run_image(run) for run in state.finished],
+        [_run_image(run) for run in state.finished.kept.values()],
+        list(state.finished.forgotten),
+        list(state.finished.forgotten_before),
+        state.repeats,
+        [(run, reason, at) for run, (reason, at) in state.awaited.items()],
+        [_attempt_image(attempt) for attempt in state.attempts.values()],
+        [(pool.id, step.run.id, step.index) for pool in state.pools.values() for step in pool.full if step.run.status is LIVE],
+    )  # fmt: skip
+
+
+def encode_image(value: StateImage) -> bytes:
+    """Bytes of an image."""
+    return msgspec.json.encode(value)
+
+
+def digest(state: State) -> str:
+    """What two states that are equal agree on."""
+    return blake2b(encode_image(image(state)), digest_size=16).hexdigest()
+
+
+def load(data: bytes, finished_max: int) -> State:
+    """The state that an image was made of.
+
+    Raises:
+        msgspec.ValidationError: when the bytes are no image of this version.
+    """
+    value = msgspec.json.decode(data, type=StateImage)
+    if value.version != IMAGE_VERSION:
+        raise msgspec.ValidationError(f"snapshot of version {value.version}, this reads version {IMAGE_VERSION}")
+    return _Loader(value, finished_max).state
+
+
+def _worker_image(worker: Worker) -> WorkerImage:
+    return WorkerImage(
+        worker.id, worker.incarnation, worker.name, worker.slots, worker.labels, worker.workflows, worker.client, worker.host,
+        worker.pid, worker.draining,
+    )  # fmt: skip
+
+
+def _run_image(run: Run) -> RunImage:
+    return RunImage(
+        run.id, run.flow.name, run.flow.digest, run.input, run.priority, run.number, run.started_at, run.left, run.status, run.reason,
+        run.client, run.key, run.event, run.worker, run.moved, run.start_at, run.finished_at, run.refused, run.parent, run.metadata,
+        run.spawned, [_step_image(step) for step in run.steps],
+    )  # fmt: skip
+
+
+def _step_image(step: Step) -> StepImage:
+    return StepImage(
+        step.state, step.needs, step.attempt, step.retries, step.losses, step.mark, step.waits, step.again_at, step.ready_at,
+        step.started_at, step.finished_at, step.worker, step.avoid_full, step.last_token, step.output, step.error, step.error_kind,
+        step.children,
+    )  # fmt: skip
+
+
+def _attempt_image(attempt: Attempt) -> AttemptImage:
+    step = attempt.step
+    return AttemptImage(
+        attempt.token, step.run.id, step.index, attempt.number, attempt.pool.id if attempt.pool else "",
+        attempt.worker.id if attempt.worker else "", attempt.held, attempt.lent, attempt.until, step.current is attempt,
+    )  # fmt: skip
+
+
+class _Loader:
+    """Builds a state from an image, in the order in which the parts need each other."""
+
+    def __init__(self, value: StateImage, finished_max: int) -> None:
+        self.value = value
+        self.state = state = State(finished_max)
+        state.now, state.term, state.holder = value.now, value.term, value.holder
+        state.number, state.mark, state.event = value.number, value.mark, value.event
+        state.lanes_until = value.lanes_until
+        state.unclaimed = dict.fromkeys(value.unclaimed)
+        self._load_definitions()
+        self._load_workers()
+        self._load_runs()
+        self._load_attempts()
+        self._load_queues()
+
+    def _load_definitions(self) -> None:
+        state = self.state
+        for definition in self.value.definitions:
+            state.versions[(definition.name, definition.digest)] = Flow(definition)
+        for key in self.value.current:
+            state.flows[key[0]] = state.versions[key]
+        state.matcher.rebuild(state.flows.values())
+
+    def _load_workers(self) -> None:
+        state = self.state
+        for actions in self.value.pools:
+            state.pools[pool_id(actions)] = Pool(frozenset(actions))
+        for w in self.value.workers:
+            actions_of = frozenset(action for key in w.workflows for action in state.versions[key].actions)
+            pool = state.pools[pool_id(actions_of)]
+            worker = Worker(w.id, w.incarnation, w.name, w.slots, w.labels, w.workflows, w.client, w.host, w.pid, pool)
+            worker.draining = w.draining
+            state.workers[worker.id] = worker
+            pool.workers[worker.id] = worker
+        state.routes.rebuild(state.pools.values())
+
+    def _load_runs(self) -> None:
+        state = self.state
+        for value in self.value.runs:
+            run = self._run(value)
+            state.runs[run.id] = run
+        for value in self.value.finished:
+            run = self._run(value)
+            state.finished.window[run.id] = run
+            state.finished.order.append(run.id)
+        for value in self.value.kept:
+            state.finished.kept[value.id] = self._run(value)
+        state.finished.forgotten = dict.fromkeys(self.value.forgotten)
+        state.finished.forgotten_before = dict.fromkeys(self.value.forgotten_before)
+        state.repeats = self.value.repeats
+        state.awaited = {run: (reason, at) for run, reason, at in self.value.awaited}
+        for run in (*state.finished, *state.runs.values()):
+            if run.key:
+                state.keys[(run.flow.name, run.key)] = run.id
+
+    def _run(self, value: RunImage) -> Run:
+        flow = self.state.versions.get((value.workflow, value.digest)) or Flow.nothing(value.workflow)
+        run = Run(value.id, flow, value.input, value.priority, value.number, value.started_at)
+        run.left = value.left
+        run.status = LIVE if value.status == LIVE else value.status
+        run.reason, run.client, run.key, run.event = value.reason, value.client, value.key, value.event
+        run.worker, run.moved, run.start_at, run.finished_at = value.worker, value.moved, value.start_at, value.finished_at
+        run.refused, run.parent, run.metadata, run.spawned = value.refused, value.parent, value.metadata, value.spawned
+        for step, image in zip(run.steps, value.steps, strict=True):
+            _load_step(step, image)
+        return run
+
+    def _load_attempts(self) -> None:
+        state = self.state
+        for value in self.value.attempts:
+            run = state.find(value.run)
+            if run is None:
+                continue
+            step = run.steps[value.step]
+            worker = state.workers.get(value.worker) if value.worker else None
+            attempt = Attempt(step, value.number, value.token, state.pools.get(value.pool), worker)
+            attempt.held, attempt.lent, attempt.until = value.held, value.lent, value.until
+            state.attempts[value.token] = attempt
+            if value.counts:
+                step.current = attempt
+            _load_place(attempt)
+        for worker in state.workers.values():
+            if not worker.draining:
+                join(worker)
+
+    def _load_queues(self) -> None:
+        state = self.state
+        waiting = [step for run in state.runs.values() for step in run.steps if step.state is READY]
+        for step in sorted(waiting, key=lambda step: step.mark):
+            state.waiting += 1
+            state.requeue(step)
+        for pool, run, index in self.value.full:
+            state.pools[pool].full.append(state.runs[run].steps[index])
+        for run_live in state.runs.values():
+            self._load_timers(run_live)
+
+    def _load_timers(self, run: Run) -> None:
+        timers = self.state.timers
+        if run.start_at:
+            timers.delay(run)
+        for step in run.steps:
+            if step.state is DELAYED:
+                timers.retry(step)
+            elif step.state is HELD and step.current is not None:
+                timers.extended(step.current)
+            elif step.state is READY:
+                wait = run.flow.steps[step.index].schedule_timeout_ms or (HARD_SCHEDULE_TIMEOUT_MS if run.flow.sticky == "HARD" else 0)
+                if wait:
+                    timers.ready(step, wait, step.ready_at, sticky=False)
+                if run.worker and run.flow.sticky == "SOFT":
+                    timers.ready(step, run.flow.definition.sticky_timeout_ms, step.ready_at, sticky=True)
+
+
+def _load_step(step: Step, value: StepImage) -> None:
+    step.state = _STATES[value.state]
+    step.needs, step.attempt, step.retries, step.losses = value.needs, value.attempt, value.retries, value.losses
+    step.mark, step.waits, step.again_at, step.ready_at = value.mark, value.waits, value.again_at, value.ready_at
+    step.started_at, step.finished_at, step.worker = value.started_at, value.finished_at, value.worker
+    step.avoid_full, step.last_token = value.avoid_full, value.last_token
+    step.output, step.error, step.error_kind = value.output, value.error, value.error_kind
+    step.children = value.children
+
+
+def _load_place(attempt: Attempt) -> None:
+    worker = attempt.worker
+    if worker is None:
+        if attempt.pool is not None:
+            attempt.pool.out[attempt.token] = attempt
+    elif attempt.held:
+        worker.held[attempt.token] = attempt
+        worker.lent += attempt.lent
+    else:
+        worker.reserved[attempt.token] = attempt

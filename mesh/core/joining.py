@@ -1,0 +1,107 @@
+"""Workers that come, change, drain and go."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mesh.core import records as facts
+from mesh.core.graph import BadDefinition, Flow
+from mesh.core.inputs import Sender
+from mesh.core.slots import Worker
+from mesh.core.starting import Starting
+from mesh.core.step import Attempt
+from mesh_sdk.errors import InvalidName
+from mesh_sdk.protocol.codec import encode
+from mesh_sdk.protocol.definitions import WorkflowDefinition
+from mesh_sdk.protocol.ids import content_digest
+from mesh_sdk.protocol.records import Draining, Left, Register
+from mesh_sdk.protocol.subjects import check_token
+
+SLOTS_MAX = 100_000
+
+
+class Joining(Starting):
+    """The part of the core that decides about workers."""
+
+    def _lose(self, attempt: Attempt, worker: str, why: str) -> None:
+        raise NotImplementedError
+
+    def register(self, input: Register, sender: Sender) -> None:
+        """An incarnation wants to work: definitions are recorded, older incarnations are given up."""
+        refusal = self._objection(input, sender)
+        if refusal:
+            self.record(facts.WorkerRefused(sender.name, sender.incarnation, input.client, refusal))
+            return
+        current = self.state.workers.get(sender.name)
+        if current is not None and current.incarnation != sender.incarnation:
+            self.remove(current, "replaced by a newer incarnation")
+        workflows = []
+        for definition in input.workflows:
+            digested = _digested(definition)
+            if (digested.name, digested.digest) not in self.state.versions:
+                self.record(facts.WorkflowDefined(digested))
+            workflows.append((digested.name, digested.digest))
+        self.record(
+            facts.WorkerRegistered(
+                sender.name, sender.incarnation, input.name, input.slots, input.labels, workflows, input.client, input.host, input.pid
+            )
+        )
+        for pool in list(self.state.pools.values()):
+            self.pump(pool)
+
+    def _objection(self, input: Register, sender: Sender) -> str:
+        """Why this incarnation can't work; "" when it can."""
+        current = self.state.workers.get(sender.name)
+        if current is not None and current.incarnation > sender.incarnation:
+            return f"worker {sender.name!r} has a newer incarnation, {current.incarnation}, than {sender.incarnation!r}"
+        if not 0 <= input.slots <= SLOTS_MAX:
+            return f"worker {sender.name!r} offers {input.slots} slots: use 0 to {SLOTS_MAX}"
+        if not input.workflows:
+            return f"worker {sender.name!r} registers no workflow: give it at least one"
+        try:
+            check_token("worker id", sender.name)
+            check_token("incarnation", sender.incarnation)
+            for definition in input.workflows:
+                Flow(definition)
+        except (BadDefinition, InvalidName) as error:
+            return str(error)
+        return ""
+
+    def draining(self, input: Draining, sender: Sender) -> None:
+        """The worker takes no more work."""
+        worker = self._current(sender)
+        if worker is not None and not worker.draining:
+            self.record(facts.WorkerDraining(worker.id))
+            for pool in list(self.state.pools.values()):
+                self.pump(pool)
+
+    def left(self, input: Left, sender: Sender) -> None:
+        """The worker has gone of its own accord."""
+        worker = self._current(sender)
+        if worker is not None:
+            self.remove(worker, "left")
+
+    def _current(self, sender: Sender) -> Worker | None:
+        worker = self.state.workers.get(sender.name)
+        return worker if worker is not None and worker.incarnation == sender.incarnation else None
+
+    def remove(self, worker: Worker, reason: str) -> None:
+        """The incarnation is gone: what it held, and what its pool had out if it was the last there, goes elsewhere."""
+        why = f"worker {worker.id} is gone: {reason}"
+        pool = worker.pool
+        attempts = [*worker.held.values(), *worker.reserved.values()]
+        if len(pool.workers) == 1:
+            attempts += pool.out.values()
+        if worker.takes_work:
+            self.record(facts.WorkerDraining(worker.id))  # first, so that nothing below is released to it again
+        for attempt in attempts:
+            self._lose(attempt, worker.id, why)
+        self.record(facts.WorkerGone(worker.id, worker.incarnation, reason))
+        for other in list(self.state.pools.values()):
+            self.pump(other)
+
+
+def _digested(definition: WorkflowDefinition) -> WorkflowDefinition:
+    """The definition with the digest of what it really says."""
+    bare = msgspec.structs.replace(definition, digest="")
+    return msgspec.structs.replace(bare, digest=content_digest(encode(bare)))

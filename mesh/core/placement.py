@@ -1,0 +1,93 @@
+"""Where a waiting step may go: queues of waiting steps by the pools that serve them, and the ranking of workers.
+
+Steps whose actions are served by the same pools wait in one queue, so that the best of them is found without looking
+at every action. A step of a sticky run that is not bound yet waits apart: it needs a worker, not just a free slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+
+from mesh.core.slots import Entry, Pool, Worker
+from mesh.core.step import READY, Step
+
+
+class Queue:
+    """Waiting steps that the same pools can serve."""
+
+    def __init__(self, pools: tuple[Pool, ...]) -> None:
+        self.pools = pools
+        self.ready: list[Entry] = []
+        self.sticky: list[Entry] = []
+
+
+def head(heap: list[Entry]) -> Entry | None:
+    """The first entry that still waits; those in front of it that don't are dropped."""
+    while heap:
+        entry = heap[0]
+        step = entry[3]
+        if step.state is READY and step.mark == entry[2]:
+            return entry
+        heappop(heap)
+    return None
+
+
+def push(heap: list[Entry], step: Step) -> None:
+    """Add a ready step; its mark tells this entry from older ones of the same step."""
+    heappush(heap, (-step.priority, step.run.number, step.mark, step))
+
+
+class Routes:
+    """Which queue a step waits in."""
+
+    def __init__(self) -> None:
+        self.by_action: dict[str, Queue] = {}
+        self.by_pools: dict[tuple[str, ...], Queue] = {}
+        self.by_pool: dict[str, list[Queue]] = {}
+        self.nowhere = Queue(())
+
+    def queue(self, action: str) -> Queue:
+        """Where steps of this action wait; `nowhere` when no worker registers it."""
+        return self.by_action.get(action, self.nowhere)
+
+    def rebuild(self, pools: Iterable[Pool]) -> None:
+        """Follow a change of pools; every waiting step moves along."""
+        entries = [self.nowhere, *self.by_pools.values()]
+        serving: dict[str, list[Pool]] = {}
+        for pool in pools:
+            for action in sorted(pool.actions):
+                serving.setdefault(action, []).append(pool)
+        self.by_action, self.by_pools, self.by_pool, self.nowhere = {}, {}, {}, Queue(())
+        for action, group in serving.items():
+            key = tuple(pool.id for pool in group)
+            queue = self.by_pools.get(key)
+            if queue is None:
+                queue = self.by_pools[key] = Queue(tuple(group))
+                for pool in group:
+                    self.by_pool.setdefault(pool.id, []).append(queue)
+            self.by_action[action] = queue
+        for old in entries:
+            self._move(old.ready, "ready")
+            self._move(old.sticky, "sticky")
+
+    def _move(self, heap: list[Entry], kind: str) -> None:
+        while (entry := head(heap)) is not None:
+            heappop(heap)
+            queue = self.queue(entry[3].action)
+            heappush(queue.sticky if kind == "sticky" else queue.ready, entry)
+
+
+def best_worker(pool: Pool) -> Worker | None:
+    """The worker of the pool to bind a sticky run to: most room, then the lowest id; None when none has room."""
+    best: Worker | None = None
+    room = 0
+    for worker in pool.workers.values():
+        if worker.takes_work and (worker.room > room or (best is not None and worker.room == room and worker.id < best.id)):
+            best, room = worker, worker.room
+    return best
+
+
+def rooms(pool: Pool) -> int:
+    """How many workers of the pool have room."""
+    return sum(1 for worker in pool.workers.values() if worker.takes_work and worker.room > 0)

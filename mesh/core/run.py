@@ -1,0 +1,80 @@
+"""A run: its steps, what started it, how it ended."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from mesh.core.graph import Flow
+from mesh.core.step import BROKEN, DONE, SKIPPED, Step
+from mesh_sdk.protocol.records import CANCELLED, FAILED, FAILED_TIMEOUT, SUCCEEDED, TIMED_OUT
+
+LIVE = "live"
+OVER = frozenset((SUCCEEDED, FAILED, CANCELLED, TIMED_OUT))
+
+MOVES: dict[str, frozenset[str]] = {LIVE: OVER, **dict.fromkeys(OVER, frozenset[str]())}
+"""The run's machine: it lives until it ends, once."""
+
+
+class Run:
+    """One execution of a workflow."""
+
+    status = LIVE
+    reason = ""
+    client = ""
+    key = ""
+    event = ""
+    worker = ""
+    """Whom a sticky run is bound to."""
+    moved = False
+    start_at = 0
+    finished_at = 0
+    refused: tuple[str, str] | None = None
+    """(error type, message) of a start that was refused."""
+    parent: tuple[str, int, str, str] | None = None
+    metadata: dict[str, str] | None = None
+    spawned: list[str] | None = None
+    """Ids of its children, in the order they came."""
+
+    def __init__(self, id: str, flow: Flow, input: Raw, priority: int, number: int, started_at: int) -> None:
+        self.id = id
+        self.flow = flow
+        self.input = input
+        self.priority = priority
+        self.number = number
+        """Order of the starts, over all runs."""
+        self.started_at = started_at
+        self.left = flow.size
+        """Steps that have not ended."""
+        needs = flow.needs
+        self.steps = [Step(self, index, needs[index]) for index in range(flow.size)]
+
+    def outcome(self) -> str:
+        """How a run ends whose steps have all ended."""
+        status = SUCCEEDED
+        for step in self.steps:
+            if step.state == BROKEN:
+                if step.error_kind != FAILED_TIMEOUT:
+                    return FAILED
+                status = TIMED_OUT
+            elif step.state == SKIPPED and status == SUCCEEDED:
+                status = FAILED
+        return status
+
+    def broken_steps(self) -> list[Step]:
+        """The steps that failed for good."""
+        return [step for step in self.steps if step.state == BROKEN]
+
+    def output(self) -> bytes:
+        """JSON of the result: the final step's output, or an object of them when there are several."""
+        finals = self.flow.finals
+        if not finals:
+            return b"null"
+        if len(finals) == 1:
+            return _payload(self.steps[finals[0]])
+        names = self.flow.step_names
+        return b"{" + b",".join(msgspec.json.encode(names[i]) + b":" + _payload(self.steps[i]) for i in finals) + b"}"
+
+
+def _payload(step: Step) -> bytes:
+    return bytes(step.output) if step.state == DONE else b"null"

@@ -1,0 +1,162 @@
+"""The slot ledger: which attempt occupies which place, on which worker or charged to which pool.
+
+An attempt is in exactly one of four places: `pool.out` (released to the shared lane, unanswered), `worker.reserved`
+(sent to the private lane, not yet known to run), `worker.held` (runs), or nowhere (over). A lent attempt is held but
+takes no slot. `free` never lets the mesh release more than the slots that are known to be free.
+"""
+
+from __future__ import annotations
+
+from mesh.core.step import Attempt, Step
+from mesh_sdk.protocol.ids import pool_id
+
+Entry = tuple[int, int, int, Step]
+"""(-priority, order of the run's start, order of the push, step): how waiting steps are ordered."""
+
+
+class Pool:
+    """The workers that register the same actions."""
+
+    def __init__(self, actions: frozenset[str]) -> None:
+        self.id = pool_id(actions)
+        self.actions = actions
+        self.workers: dict[str, Worker] = {}
+        self.capacity = 0
+        """Slots of its workers that take work."""
+        self.busy = 0
+        """Of these, reserved or in use."""
+        self.out: dict[str, Attempt] = {}
+        self.full: list[Step] = []
+        """Steps that came back because a worker had no room."""
+        self.waiting: dict[str, Worker] = {}
+        """Its workers that have bound steps waiting."""
+
+    @property
+    def free(self) -> int:
+        return self.capacity - self.busy - len(self.out)
+
+
+class Worker:
+    """One incarnation of a worker."""
+
+    draining = False
+    gone = False
+
+    def __init__(
+        self,
+        id: str,
+        incarnation: str,
+        name: str,
+        slots: int,
+        labels: dict[str, str | int | float],
+        workflows: list[tuple[str, str]],
+        client: str,
+        host: str,
+        pid: int,
+        pool: Pool,
+    ) -> None:
+        self.id = id
+        self.incarnation = incarnation
+        self.name = name
+        self.slots = slots
+        self.labels = labels
+        self.workflows = workflows
+        self.client = client
+        self.host = host
+        self.pid = pid
+        self.pool = pool
+        self.reserved: dict[str, Attempt] = {}
+        self.held: dict[str, Attempt] = {}
+        self.lent = 0
+        self.queue: list[Entry] = []
+        """Steps bound to it, waiting for room."""
+
+    @property
+    def used(self) -> int:
+        return len(self.held) - self.lent
+
+    @property
+    def room(self) -> int:
+        return self.slots - len(self.held) + self.lent - len(self.reserved)
+
+    @property
+    def takes_work(self) -> bool:
+        return not (self.draining or self.gone)
+
+
+def charge(attempt: Attempt) -> None:
+    """A released attempt takes its place: a reservation on its worker, or a charge to its pool."""
+    worker = attempt.worker
+    if worker is not None:
+        worker.reserved[attempt.token] = attempt
+        if worker.takes_work:
+            worker.pool.busy += 1
+    elif attempt.pool is not None:
+        attempt.pool.out[attempt.token] = attempt
+
+
+def hold(attempt: Attempt, worker: Worker) -> None:
+    """The attempt is known to run on `worker`."""
+    if attempt.worker is None:
+        if attempt.pool is not None:
+            del attempt.pool.out[attempt.token]
+        if worker.takes_work:
+            worker.pool.busy += 1
+    else:
+        del worker.reserved[attempt.token]
+    attempt.worker = worker
+    attempt.held = True
+    worker.held[attempt.token] = attempt
+
+
+def discharge(attempt: Attempt) -> None:
+    """The attempt is over: its place is free."""
+    worker = attempt.worker
+    if worker is None:
+        if attempt.pool is not None:
+            del attempt.pool.out[attempt.token]
+        return
+    if attempt.held:
+        del worker.held[attempt.token]
+        if attempt.lent:
+            worker.lent -= 1
+            return
+    else:
+        del worker.reserved[attempt.token]
+    if worker.takes_work:
+        worker.pool.busy -= 1
+
+
+def lend(attempt: Attempt) -> None:
+    """The attempt gives its slot away while it awaits children."""
+    worker = attempt.worker
+    assert worker is not None
+    attempt.lent = True
+    worker.lent += 1
+    if worker.takes_work:
+        worker.pool.busy -= 1
+
+
+def resume(attempt: Attempt) -> None:
+    """The attempt has a slot again."""
+    worker = attempt.worker
+    assert worker is not None
+    attempt.lent = False
+    worker.lent -= 1
+    if worker.takes_work:
+        worker.pool.busy += 1
+
+
+def join(worker: Worker) -> None:
+    """The worker's slots become part of its pool."""
+    pool = worker.pool
+    pool.workers[worker.id] = worker
+    pool.capacity += worker.slots
+    pool.busy += worker.used + len(worker.reserved)
+
+
+def withdraw(worker: Worker) -> None:
+    """The worker takes no more work: its slots, and what stands in them, leave the pool's count."""
+    if worker.takes_work:
+        worker.pool.capacity -= worker.slots
+        worker.pool.busy -= worker.used + len(worker.reserved)

@@ -1,0 +1,98 @@
+"""What starts runs: clients' starts and events."""
+
+from __future__ import annotations
+
+from mesh.core import records as facts
+from mesh.core.assigning import Assigning
+from mesh.core.graph import Flow
+from mesh.core.inputs import EventArrived, Sender
+from mesh.core.run import Run
+from mesh.core.step import READY
+from mesh.core.triggers import event_run_id
+from mesh_sdk.protocol.ids import RUN_ID_CHARACTERS, run_id_time_ms
+from mesh_sdk.protocol.records import CANCELLED, NULL, Start
+
+METADATA_ENTRIES_MAX = 64
+
+
+class Starting(Assigning):
+    """The part of the core that decides starts and events."""
+
+    def finish(self, run: Run, status: str, reason: str) -> None:
+        """The run is over."""
+        raise NotImplementedError
+
+    def record(self, fact: facts.Fact) -> None:
+        """A fact has come about."""
+        raise NotImplementedError
+
+    def start(self, input: Start, sender: Sender) -> None:
+        """A client starts a run, once, however often the start arrives."""
+        state = self.state
+        if input.run in state.runs or state.finished.knows(input.run):
+            return
+        flow = state.flows.get(input.workflow)
+        if input.key and flow is not None:
+            known = state.keys.get((input.workflow, input.key))
+            if known is not None:
+                self.record(facts.StartRepeated(input.run, known, sender.name))
+                return
+        refusal = self._refusal(input, flow)
+        if refusal is not None or flow is None:
+            kind, message = refusal or ("UnknownWorkflow", "")
+            self.record(facts.RunRefused(input.run, input.workflow, sender.name, None, kind, message))
+            return
+        priority = input.priority or sender.priority or flow.definition.priority
+        start_at = state.now + input.delay_ms if input.delay_ms > 0 else 0
+        metadata = {**flow.definition.metadata, **(input.metadata or {})} or None
+        fact = facts.RunStarted(
+            input.run, flow.name, flow.digest, input.input, priority, sender.name, metadata, input.key, "", start_at, None
+        )
+        self.out.append(fact)
+        self._begin(state.apply_start(fact), input.worker)
+
+    def _refusal(self, input: Start, flow: Flow | None) -> tuple[str, str] | None:
+        """Why a start can't be: (error type, message)."""
+        if flow is None:
+            return (
+                "UnknownWorkflow",
+                f"no worker ever registered a workflow named {input.workflow!r}: check the name, or start a worker that has it",
+            )
+        try:
+            run_id_time_ms(input.run)
+        except ValueError:
+            return "InvalidInput", f"run id {input.run!r} is not {RUN_ID_CHARACTERS} hex digits"
+        if input.worker and not flow.sticky:
+            return "InvalidInput", f"sticky_worker={input.worker!r} needs a sticky workflow, and {flow.name!r} declares no sticky strategy"
+        if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:
+            return "InvalidInput", f"metadata has {len(input.metadata)} entries, at most {METADATA_ENTRIES_MAX} are kept"
+        return None
+
+    def _begin(self, run: Run, worker: str) -> None:
+        """A run has just been recorded: bind it, cancel it if that was asked for before, or place its first steps."""
+        if worker:
+            self.record(facts.RunBound(run.id, worker))
+        awaited = self.state.awaited.get(run.id)
+        if awaited is not None:
+            self.finish(run, CANCELLED, awaited[0])
+            return
+        for index in run.flow.roots:
+            if run.steps[index].state is READY:
+                self.place(run.steps[index])
+
+    def event(self, input: EventArrived, sender: Sender) -> None:
+        """An event starts one run of every workflow that it matches."""
+        state = self.state
+        told = False
+        for name in state.matcher.workflows(input.name):
+            flow = state.flows[name]
+            run = event_run_id(input.time_ms, input.sequence, name)
+            if run in state.runs or state.finished.knows(run):
+                continue
+            if not told:
+                told = True
+                self.record(facts.EventReceived(input.sequence, input.name, input.data))
+            metadata = {**flow.definition.metadata, **(input.metadata or {})} or None
+            fact = facts.RunStarted(run, name, flow.digest, NULL, flow.definition.priority, "", metadata, "", input.name, 0, None)
+            self.out.append(fact)
+            self._begin(state.apply_start(fact), "")

@@ -1,0 +1,139 @@
+"""What must happen at a time, if nothing else happens first.
+
+Most timers are never due: they stand in one queue per length (so in order, without a heap) and are dropped when they
+come to the front and mean nothing any more. Only retries and delays, each of its own length, need a heap. Timers are
+not part of a snapshot: they follow from the state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from mesh.core.run import LIVE, Run
+from mesh.core.step import DELAYED, READY, Attempt, Step
+
+EXECUTION_GRACE_MS = 5_000
+"""How much longer than its timeout an attempt may stay silent: the worker itself enforces the timeout."""
+
+
+class ExecutionTimer:
+    """The attempt has had its time."""
+
+    __slots__ = ("at", "attempt")
+
+    def __init__(self, at: int, attempt: Attempt) -> None:
+        self.at, self.attempt = at, attempt
+
+    def live(self) -> bool:
+        attempt = self.attempt
+        return attempt.until == self.at and attempt.step.current is attempt
+
+
+class ReadyTimer:
+    """The step has waited for a place for too long: its schedule timeout, or (sticky) time to move."""
+
+    __slots__ = ("at", "step", "sticky", "waits")
+
+    def __init__(self, at: int, step: Step, sticky: bool) -> None:
+        self.at, self.step, self.waits, self.sticky = at, step, step.waits, sticky
+
+    def live(self) -> bool:
+        return self.step.state is READY and self.step.waits == self.waits
+
+
+class RetryTimer:
+    """The next attempt of a step is due."""
+
+    __slots__ = ("at", "step")
+
+    def __init__(self, at: int, step: Step) -> None:
+        self.at, self.step = at, step
+
+    def live(self) -> bool:
+        return self.step.state is DELAYED and self.step.again_at == self.at
+
+
+class DelayTimer:
+    """A delayed run may start."""
+
+    __slots__ = ("at", "run")
+
+    def __init__(self, at: int, run: Run) -> None:
+        self.at, self.run = at, run
+
+    def live(self) -> bool:
+        return self.run.status is LIVE and self.run.start_at == self.at
+
+
+Timer = ExecutionTimer | ReadyTimer | RetryTimer | DelayTimer
+
+
+class Timers:
+    """All timers of one state."""
+
+    def __init__(self) -> None:
+        self._queues: dict[tuple[str, int], deque[Timer]] = {}
+        self._heap: list[tuple[int, int, Timer]] = []
+        self._pushed = 0
+
+    def execution(self, attempt: Attempt, timeout_ms: int) -> None:
+        """`attempt.until` is when the attempt is given up."""
+        self._append("execution", timeout_ms, ExecutionTimer(attempt.until, attempt))
+
+    def extended(self, attempt: Attempt) -> None:
+        """The attempt got more time: `attempt.until` has changed."""
+        self._push(ExecutionTimer(attempt.until, attempt))
+
+    def ready(self, step: Step, wait_ms: int, now: int, *, sticky: bool) -> None:
+        """The step became ready `now` and may wait `wait_ms`."""
+        self._append("sticky" if sticky else "schedule", wait_ms, ReadyTimer(now + wait_ms, step, sticky))
+
+    def retry(self, step: Step) -> None:
+        """The step's next attempt is due at `step.again_at`."""
+        self._push(RetryTimer(step.again_at, step))
+
+    def delay(self, run: Run) -> None:
+        """The run may start at `run.start_at`."""
+        self._push(DelayTimer(run.start_at, run))
+
+    def _append(self, kind: str, length: int, timer: Timer) -> None:
+        queue = self._queues.get((kind, length))
+        if queue is None:
+            queue = self._queues[(kind, length)] = deque()
+        while queue and not queue[0].live():  # here, because a follower never asks what is due
+            queue.popleft()
+        queue.append(timer)
+
+    def _push(self, timer: Timer) -> None:
+        heap = self._heap
+        while heap and not heap[0][2].live():
+            heappop(heap)
+        self._pushed += 1
+        heappush(heap, (timer.at, self._pushed, timer))
+
+    def due(self, now: int) -> Iterator[Timer]:
+        """Every timer that is due and still means something, each once."""
+        for queue in list(self._queues.values()):
+            while queue and (queue[0].at <= now or not queue[0].live()):
+                timer = queue.popleft()
+                if timer.live():
+                    yield timer
+        heap = self._heap
+        while heap and (heap[0][0] <= now or not heap[0][2].live()):
+            timer = heappop(heap)[2]
+            if timer.live():
+                yield timer
+
+    def next_at(self) -> int | None:
+        """When `due` must be asked again: never later than the first live timer."""
+        times = []
+        for queue in self._queues.values():
+            while queue and not queue[0].live():
+                queue.popleft()
+            if queue:
+                times.append(queue[0].at)
+        if self._heap:
+            times.append(self._heap[0][0])
+        return min(times) if times else None

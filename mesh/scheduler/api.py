@@ -1,0 +1,161 @@
+"""Answers readers from the leader's state, once everything they are told is in the journal.
+
+Subjects `api.<partition>.<call>`, JSON objects in and out: `{"ok": …}` or `{"error": {"type": …, "message": …}}`. The
+shapes stand in `mesh_sdk/reads.py`. Rule: a bad request is answered with an error and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from mesh.core.effects import done
+from mesh.core.image import digest
+from mesh.core.state import State
+from mesh.scheduler.views import RunQuery, Views
+from mesh_sdk.protocol.codec import encode
+from mesh_sdk.protocol.records import Done, Started
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.bus import Bus, Subscription
+
+log = logging.getLogger(__name__)
+
+Ask = Callable[[Callable[[int], Callable[[], None]]], None]
+
+
+class ApiError(Exception):
+    """What the caller is told instead of an answer."""
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type
+
+
+class _RunId(Struct):
+    run_id: str
+
+
+class _Runs(Struct):
+    runs: list[str]
+
+
+class _Name(Struct):
+    name: str
+
+
+class _Requested(Struct):
+    requested: str
+
+
+class _Nothing(Struct):
+    pass
+
+
+class Api:
+    """Serves one term.
+
+    Args:
+        bus, subjects, state: of the scheduler.
+        views: makes the answers.
+        ask: has a question answered at a journal sequence (see `Loop.ask`).
+    """
+
+    def __init__(self, bus: Bus, subjects: Subjects, state: State, views: Views, ask: Ask) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._state = state
+        self._views = views
+        self._ask = ask
+        self._subscription: Subscription | None = None
+        self._calls: dict[str, tuple[type[Struct], Callable[[Any, int], Any]]] = {
+            "runs.get": (_RunId, self._run),
+            "runs.list": (RunQuery, lambda query, sequence: views.runs(query)),
+            "results": (_Runs, self._results),
+            "started": (_Requested, self._started),
+            "workers.list": (_Nothing, lambda nothing, sequence: views.workers()),
+            "workflows.list": (_Nothing, lambda nothing, sequence: views.workflows()),
+            "workflows.get": (_Name, self._workflow),
+            "digest": (_Nothing, lambda nothing, sequence: {"sequence": sequence, "digest": digest(state)}),
+        }
+
+    async def start(self) -> None:
+        """Answer from now on."""
+        self._subscription = await self._bus.subscribe(self._subjects.api("*") + ".>", self._hear)
+        self._single = await self._bus.subscribe(self._subjects.api("*"), self._hear)
+
+    async def close(self) -> None:
+        """Answer no more."""
+        if self._subscription is not None:
+            await self._subscription.close()
+            await self._single.close()
+
+    def _hear(self, subject: str, reply: str, data: bytes) -> None:
+        if not reply:
+            return
+        call = subject[len(self._subjects.api("")) :]
+
+        def question(sequence: int) -> Callable[[], None]:
+            answer = self._answer(call, data, sequence)
+            return lambda: self._reply(reply, answer)
+
+        self._ask(question)
+
+    def _reply(self, reply: str, answer: bytes) -> None:
+        self._bus.publish(reply, answer)
+
+    def _answer(self, call: str, data: bytes, sequence: int) -> bytes:
+        try:
+            known = self._calls.get(call)
+            if known is None:
+                raise ApiError("MeshError", f"the scheduler knows no call {call!r}")
+            shape, answer = known
+            request = msgspec.json.decode(data or b"{}", type=shape)
+            found = encode({"ok": answer(request, sequence)})
+            if len(found) > self._bus.max_payload:
+                raise ApiError("PayloadTooLarge", f"the answer to {call} has {len(found)} bytes: ask for less")
+            return found
+        except ApiError as error:
+            return _error(error.type, str(error))
+        except msgspec.MsgspecError as error:
+            return _error("InvalidInput", f"the request for {call} can't be read: {error}")
+
+    def _run(self, request: _RunId, sequence: int) -> Any:
+        found = self._views.run(request.run_id)
+        if found is None:
+            raise ApiError("RunNotFound", f"no run {request.run_id!r} is known: it never was, or is older than the runs that are kept")
+        return found
+
+    def _results(self, request: _Runs, sequence: int) -> list[Done]:
+        found: list[Done] = []
+        size = 0
+        for id in request.runs:
+            run = self._state.finished.get(id)
+            if run is not None:
+                told = done(run)
+                size += len(bytes(told.output))
+                if size > self._bus.max_payload // 2 and found:
+                    break  # the rest is asked for again
+                found.append(told)
+        return found
+
+    def _started(self, request: _Requested, sequence: int) -> Started | None:
+        """The run that a start with a key turned into."""
+        run = self._state.find(request.requested)
+        if run is not None:
+            return Started(request.requested, run.id)
+        known = self._state.repeats.get(request.requested)
+        return Started(request.requested, known) if known is not None else None
+
+    def _workflow(self, request: _Name, sequence: int) -> Any:
+        found = self._views.workflow(request.name)
+        if found is None:
+            raise ApiError("UnknownWorkflow", f"no worker ever registered a workflow named {request.name!r}")
+        return found
+
+
+def _error(type: str, message: str) -> bytes:
+    return encode({"error": {"type": type, "message": message}})

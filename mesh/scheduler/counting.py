@@ -1,0 +1,52 @@
+"""Counts what was journaled, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mesh.core import records as facts
+from mesh.core.records import NEVER, Fact
+from mesh.core.state import State
+from mesh_sdk.observe.metrics import SchedulerMetrics
+
+
+class Counting:
+    """Turns records into counts."""
+
+    def __init__(self, metrics: SchedulerMetrics) -> None:
+        self.metrics = metrics
+        self._state = State()
+        self._arms: dict[type, Callable[[Any], None]] = {
+            facts.RunStarted: lambda record: metrics.run_started(record.workflow),
+            facts.RunFinished: self._finished,
+            facts.StepFailed: self._failed,
+            facts.InputRejected: self._rejected,
+            facts.WorkflowDefined: lambda record: metrics.registered(record.definition.name),
+            facts.EventReceived: lambda record: metrics.event(True),
+        }
+
+    def journaled(self, records: list[Fact], state: State) -> None:
+        """A frame of these records stands."""
+        self._state = state
+        self.metrics.frame(len(records))
+        arms = self._arms
+        for record in records:
+            arm = arms.get(type(record))
+            if arm is not None:
+                arm(record)
+
+    def lane_messages(self, count: int) -> None:
+        """A batch of lane messages stands."""
+
+    def _finished(self, record: facts.RunFinished) -> None:
+        run = self._state.find(record.run)
+        if run is not None:
+            self.metrics.run_finished(run.flow.name, record.status, (run.finished_at - run.started_at) / 1000)
+
+    def _failed(self, record: facts.StepFailed) -> None:
+        if record.again_at != NEVER:
+            self.metrics.retry(record.kind)
+
+    def _rejected(self, record: facts.InputRejected) -> None:
+        self.metrics.dead_letter(record.source if record.source in ("events", "reports") else "triggers")

@@ -1,0 +1,127 @@
+"""Follows the journal: loads the newest snapshot, applies every frame after it, and so knows what the leader knows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from mesh.core.records import InputRejected, TermStarted
+from mesh.core.state import State
+from mesh.scheduler.journal import decode_frame
+from mesh.store.snapshots import Snapshots
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.bus import Bus, Delivery, Reader
+
+log = logging.getLogger(__name__)
+
+REJECTED_REMEMBERED = 100
+_WINDOW = 1024
+
+
+class Unfollowable(Exception):
+    """The journal holds what this version can't apply."""
+
+
+class Follower:
+    """The state as of `sequence`, kept up to date.
+
+    Args:
+        bus, subjects: where the journal is.
+        finished_max: how many finished runs are remembered.
+    """
+
+    def __init__(self, bus: Bus, subjects: Subjects, finished_max: int) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._finished_max = finished_max
+        self._snapshots = Snapshots(bus, subjects)
+        self._reader: Reader | None = None
+        self._moved = asyncio.Event()
+        self._broken: Exception | None = None
+        self.state = State(finished_max)
+        self.sequence = 0
+        self.snapshot_sequence = 0
+        self.positions: dict[str, list[int]] = {}
+        self.rejected: deque[InputRejected] = deque(maxlen=REJECTED_REMEMBERED)
+        self.on_term: Callable[[int, str], None] = lambda term, holder: None
+
+    async def start(self) -> None:
+        """Load the newest snapshot and read on from it."""
+        self._broken = None
+        loaded = await self._snapshots.newest(self._finished_max)
+        if loaded is None:
+            self.state, self.sequence, self.positions = State(self._finished_max), 0, {}
+        else:
+            self.state, self.sequence, self.positions = loaded.state, loaded.sequence, loaded.positions
+        self.snapshot_sequence = self.sequence
+        self._reader = self._bus.reader(
+            self._subjects.journal_stream, self._subjects.journal, self.sequence + 1, self._apply, window=_WINDOW
+        )
+        await self._reader.start()
+
+    async def stop(self) -> None:
+        """Apply no more."""
+        if self._reader is not None:
+            await self._reader.close()
+            self._reader = None
+
+    def _apply(self, delivery: Delivery) -> None:
+        if self._broken is not None:
+            return
+        try:
+            self._apply_frame(delivery)
+        except Exception as error:  # whatever it is, this state can't be trusted any more; `wait_for` raises it
+            log.error("journal frame %d can't be applied: %s", delivery.sequence, error)
+            self._broken = error
+        self._moved.set()
+
+    def _apply_frame(self, delivery: Delivery) -> None:
+        if delivery.sequence != self.sequence + 1:
+            raise Unfollowable(
+                f"the journal goes on at {delivery.sequence}, this follower is at {self.sequence}: it was trimmed ahead of us"
+            )
+        try:
+            frame = decode_frame(delivery.data)
+        except msgspec.MsgspecError as error:
+            raise Unfollowable(f"frame {delivery.sequence} is of another version: {error}") from error
+        state = self.state
+        state.now = frame.at
+        for record in frame.records:
+            if type(record) is TermStarted:
+                state.term = delivery.sequence
+                self.on_term(delivery.sequence, record.holder)
+            elif type(record) is InputRejected:
+                self.rejected.append(record)
+            state.apply(record)
+        self.sequence = delivery.sequence
+        self.positions.update(frame.positions)
+
+    async def wait_for(self, sequence: int, timeout_s: float) -> bool:
+        """Wait until a journal sequence has been applied. False when it takes too long.
+
+        Raises:
+            Unfollowable: the state can't be brought there; `start` again.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while self.sequence < sequence:
+            if self._broken is not None:
+                raise Unfollowable(str(self._broken)) from self._broken
+            left = deadline - loop.time()
+            if left <= 0:
+                return False
+            self._moved.clear()
+            try:
+                await asyncio.wait_for(self._moved.wait(), left)
+            except TimeoutError:
+                return False
+        return True
+
+    @property
+    def broken(self) -> bool:
+        """The state can't be trusted: `start` again."""
+        return self._broken is not None

@@ -1,0 +1,100 @@
+"""Frees what is decided: inputs behind their positions, answered lane messages, the journal behind its snapshots.
+
+Rule: never past a position that is journaled, and never the message at it (it shows whether a stream lost its tail).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from mesh.scheduler.inbox import EVENTS
+from mesh.scheduler.lanes import Lanes
+from mesh.scheduler.loop import Loop
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.bus import Bus
+from mesh_sdk.transport.errors import TransportError
+
+log = logging.getLogger(__name__)
+
+EVENTS_KEPT = 100_000
+"""Events stay readable after they are decided, this many at most, and in half of the stream's bytes."""
+SNAPSHOT_BYTES = 64 * 1024 * 1024
+"""Journal bytes after which a snapshot is due."""
+SNAPSHOT_FRAMES = 50_000
+
+
+class Freeing:
+    """Frees for one term."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, loop: Loop, lanes: Lanes, url: str, finished_max: int, snapshot_sequence: int) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._loop = loop
+        self._lanes = lanes
+        self._url = url
+        self._finished_max = finished_max
+        self._freed: dict[str, int] = {}
+        self._snapshot_at = snapshot_sequence
+        self._snapshot_bytes = 0
+        self._snapshot: asyncio.Task[None] | None = None
+
+    async def round(self) -> None:
+        """Free what can be freed now. Failing is harmless: the next round tries again."""
+        try:
+            await self._free_inputs()
+            await self._free_lanes()
+            self._snapshot_if_due()
+        except TransportError as error:
+            log.info("freeing is put off: %s", error)
+
+    async def _free_inputs(self) -> None:
+        for source in self._loop.inbox.sources:
+            sequence = self._loop.positions.get(source.name, [0, 0])[0]
+            if sequence <= self._freed.get(source.name, 0):
+                continue
+            if source.name == EVENTS:
+                await self._free_events(sequence)
+            else:
+                await self._bus.purge(source.stream, subject=source.subject, before=sequence)
+            self._freed[source.name] = sequence
+
+    async def _free_events(self, decided: int) -> None:
+        state = await self._bus.stream_state(self._subjects.events_stream)
+        if state is None:
+            return
+        keep_from = state.last - EVENTS_KEPT
+        if state.limit_bytes > 0 and state.bytes > state.limit_bytes // 2 and state.messages:
+            keep_from = max(keep_from, state.first + state.messages // 2)
+        before = min(decided, keep_from)
+        if before > state.first:
+            await self._bus.purge(self._subjects.events_stream, before=before)
+
+    async def _free_lanes(self) -> None:
+        stream = self._subjects.lanes_stream
+        for subject, before in self._lanes.purgeable():
+            await self._bus.purge(stream, subject=subject, before=before)
+        if self._lanes.fence:
+            await self._bus.purge(stream, subject=self._subjects.lane_fence, before=self._lanes.fence)
+
+    def _snapshot_if_due(self) -> None:
+        sequence = self._loop.journal.sequence
+        due = self._loop.frame_bytes - self._snapshot_bytes > SNAPSHOT_BYTES or sequence - self._snapshot_at > SNAPSHOT_FRAMES
+        if due and (self._snapshot is None or self._snapshot.done()):
+            self._snapshot_at, self._snapshot_bytes = sequence, self._loop.frame_bytes
+            self._snapshot = asyncio.get_running_loop().create_task(self._make_snapshot())
+
+    async def _make_snapshot(self) -> None:
+        """Have a helper process write a snapshot, then trim the journal behind the older of the two that are kept."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "mesh.scheduler.snapshot", self._url, self._subjects.namespace, str(self._finished_max),
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, _ = await process.communicate()
+        if process.returncode != 0 or not out.strip().isdigit():
+            log.error("the snapshot helper ended with %s: the journal is kept whole until the next one", process.returncode)
+            return
+        older = int(out)
+        if older:
+            await self._bus.purge(self._subjects.journal_stream, before=older + 1)

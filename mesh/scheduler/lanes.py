@@ -1,0 +1,226 @@
+"""The lanes, written: fenced atomic batches, one in flight; and what stands in them until it is answered.
+
+Each batch expects the fence's last sequence and ends by writing the fence anew, so batches form a chain like the
+journal's frames: one that is sent again after a doubt is stored once or refused, and a deposed leader's is refused whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from mesh.core.effects import Address
+from mesh.scheduler.journal import Deposed
+from mesh_sdk.protocol.codec import FRAME_BYTES_MAX, encode
+from mesh_sdk.protocol.records import VERSION, Assign, LaneFrame, Order
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.bus import Bus
+from mesh_sdk.transport.errors import NoResponders, StreamMissing, TransportError, WrongSequence
+
+log = logging.getLogger(__name__)
+
+BATCH_MESSAGES_MAX = 256
+MESSAGE_STEPS_MAX = 64
+PURGE_MESSAGES = 512
+"""A lane is purged when this many of its messages at its front are answered."""
+
+_ACK_TIMEOUT_S = 2.0
+_AGAIN_S = 0.05
+
+
+class LanesGone(Exception):
+    """The lanes stream is not there any more."""
+
+
+class _Message:
+    """One stored message: how many of its steps are unanswered."""
+
+    __slots__ = ("open", "sequence")
+
+    def __init__(self, open: int) -> None:
+        self.open = open
+        self.sequence = 0
+
+
+class Lanes:
+    """Writes lane messages for one term.
+
+    Args:
+        bus: the connection.
+        subjects: the namespace's names.
+        term: stands in every message.
+    """
+
+    def __init__(self, bus: Bus, subjects: Subjects, term: int) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._term = term
+        self._fence = 0
+        self._batches = 0
+        self._prepared: list[tuple[str, bytes, _Message]] = []
+        self._waiting: list[tuple[str, bytes, _Message]] = []
+        self._wake = asyncio.Event()
+        self._open: dict[str, _Message] = {}
+        self._stored: dict[str, deque[_Message]] = {}
+        self.on_written: Callable[[int], None] = lambda count: None
+
+    async def take_fence(self) -> None:
+        """From here on, every batch of an older leader is refused.
+
+        Raises:
+            LanesGone: there is no lanes stream.
+            Deposed: a newer leader holds the fence.
+        """
+        fence = self._subjects.lane_fence
+        while True:
+            try:
+                last = await self._bus.last(self._subjects.lanes_stream, fence)
+                if last is not None and _fence_term(last.data) > self._term:
+                    raise Deposed("a newer leader holds the lanes' fence")
+                self._fence = await self._bus.append(fence, b"%d 0" % self._term, expect=last.sequence if last else 0)
+                return
+            except (StreamMissing, NoResponders) as error:
+                raise LanesGone from error
+            except TransportError as error:
+                log.warning("the lanes' fence could not be taken, tried again: %s", error)
+                await asyncio.sleep(_AGAIN_S)
+
+    def prepare_shared(self, pool: str, orders: list[Order], workers_with_room: int) -> None:
+        """Encode steps for a pool, spread over the workers that have room."""
+        size = min(MESSAGE_STEPS_MAX, max(1, len(orders) // max(1, workers_with_room)))
+        self._prepare(self._subjects.shared_lane(pool), orders, size)
+
+    def prepare_private(self, address: Address, orders: list[Order]) -> None:
+        """Encode orders for one incarnation of a worker."""
+        self._prepare(self._subjects.worker_lane(*address), orders, MESSAGE_STEPS_MAX)
+
+    def _prepare(self, subject: str, orders: list[Order], size: int) -> None:
+        for start in range(0, len(orders), size):
+            self._split(subject, orders[start : start + size])
+
+    def send_prepared(self) -> None:
+        """The records of what was prepared stand: write it."""
+        if self._prepared:
+            self._waiting += self._prepared
+            self._prepared = []
+            self._wake.set()
+
+    def _split(self, subject: str, orders: list[Order]) -> None:
+        data = encode(LaneFrame(VERSION, self._term, orders))
+        if len(data) > FRAME_BYTES_MAX and len(orders) > 1:
+            half = len(orders) // 2
+            self._split(subject, orders[:half])
+            self._split(subject, orders[half:])
+            return
+        tokens = [order.token for order in orders if type(order) is Assign]
+        message = _Message(len(tokens))
+        for token in tokens:
+            self._open[token] = message
+        self._prepared.append((subject, data, message))
+
+    def answered(self, tokens: Iterable[str]) -> None:
+        """These attempts need their lane messages no more."""
+        pop = self._open.pop
+        for token in tokens:
+            message = pop(token, None)
+            if message is not None:
+                message.open -= 1
+
+    def forget(self) -> None:
+        """The stream is gone, and everything in it."""
+        self._prepared.clear()
+        self._waiting.clear()
+        self._open.clear()
+        self._stored.clear()
+
+    async def run(self) -> None:
+        """Write what is queued, one batch at a time, for ever.
+
+        Raises:
+            LanesGone, Deposed.
+        """
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH_MESSAGES_MAX], self._waiting[BATCH_MESSAGES_MAX:]
+                await self._write(batch)
+
+    async def _write(self, batch: list[tuple[str, bytes, _Message]]) -> None:
+        self._batches += 1
+        mark = b"%d %d" % (self._term, self._batches)
+        messages = [(subject, data) for subject, data, _ in batch]
+        messages.append((self._subjects.lane_fence, mark))
+        last = await self._store(messages, mark)
+        self._fence = last
+        first = last - len(batch)
+        for place, (subject, _, message) in enumerate(batch):
+            message.sequence = first + place
+            lane = self._stored.get(subject)
+            if lane is None:
+                lane = self._stored[subject] = deque()
+            lane.append(message)
+        self.on_written(len(batch))
+
+    async def _store(self, messages: list[tuple[str, bytes]], mark: bytes) -> int:
+        """Store a batch once; its last sequence."""
+        while True:
+            try:
+                return await self._bus.append_batch_soon(
+                    messages, expect_subject=self._subjects.lane_fence, expect=self._fence, timeout=_ACK_TIMEOUT_S
+                )
+            except WrongSequence:
+                return await self._mine(mark)
+            except (StreamMissing, NoResponders) as error:
+                raise LanesGone from error
+            except TransportError as error:
+                log.warning("a batch of %d lane messages is in doubt, sent again: %s", len(messages), error)
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _mine(self, mark: bytes) -> int:
+        """The fence's sequence if the last batch is the one that was sent."""
+        while True:
+            try:
+                last = await self._bus.last(self._subjects.lanes_stream, self._subjects.lane_fence)
+            except StreamMissing as error:
+                raise LanesGone from error
+            except TransportError as error:
+                log.warning("the lanes' fence can't be read, tried again: %s", error)
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            if last is None:
+                raise LanesGone
+            if last.data == mark:
+                return last.sequence
+            raise Deposed("another scheduler holds the lanes' fence")
+
+    def purgeable(self, least: int = PURGE_MESSAGES) -> list[tuple[str, int]]:
+        """(subject, sequence) up to which lanes are answered, for those where that is worth a purge."""
+        found = []
+        for subject, lane in list(self._stored.items()):
+            count = 0
+            end = 0
+            while count < len(lane) and lane[count].open <= 0:
+                end = lane[count].sequence
+                count += 1
+            if count >= least:
+                for _ in range(count):
+                    lane.popleft()
+                found.append((subject, end + 1))
+            if not lane:
+                del self._stored[subject]
+        return found
+
+    @property
+    def fence(self) -> int:
+        """Sequence of the fence; older fence messages can be purged."""
+        return self._fence
+
+
+def _fence_term(data: bytes) -> int:
+    try:
+        return int(data.split()[0])
+    except (ValueError, IndexError):
+        return 0

@@ -1,0 +1,56 @@
+"""Makes a snapshot in a process of its own, so that the leader never pauses: the last snapshot plus the journal after it.
+
+`python -m mesh.scheduler.snapshot URL NAMESPACE FINISHED_MAX` follows the journal to its present end, writes the state,
+reads it back, compares digests, drops all but two, and prints the sequence that the journal may be trimmed to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from mesh.core.image import digest
+from mesh.scheduler.follower import Follower
+from mesh.store.snapshots import Snapshots
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.connection import connect
+
+_CATCH_UP_S = 120.0
+
+
+async def make(url: str, namespace: str, finished_max: int) -> int:
+    """Write and verify a snapshot. Returns the sequence of the older of the two that are kept, 0 if there is one only.
+
+    Raises:
+        RuntimeError: what was written does not read back as what was meant.
+    """
+    subjects = Subjects(namespace)
+    bus = await connect(url.split(","), name=f"mesh-snapshot-{namespace}")
+    try:
+        last = await bus.last(subjects.journal_stream, subjects.journal)
+        if last is None:
+            return 0
+        follower = Follower(bus, subjects, finished_max)
+        await follower.start()
+        if not await follower.wait_for(last.sequence, _CATCH_UP_S):
+            raise RuntimeError(f"the journal up to {last.sequence} was not read within {_CATCH_UP_S:g} s")
+        await follower.stop()
+        snapshots = Snapshots(bus, subjects)
+        await snapshots.write(follower.sequence, follower.positions, follower.state)
+        written = await snapshots.read(follower.sequence, finished_max)
+        if written is None or digest(written.state) != digest(follower.state):
+            raise RuntimeError(f"the snapshot of {follower.sequence} does not read back as what was written")
+        return await snapshots.drop_old()
+    finally:
+        await bus.close()
+
+
+def main() -> int:
+    """Run as a program."""
+    url, namespace, finished_max = sys.argv[1:4]
+    print(asyncio.run(make(url, namespace, int(finished_max))))  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

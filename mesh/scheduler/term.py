@@ -1,0 +1,288 @@
+"""One term of leadership: what is built for it, in which order it starts, what ends it.
+
+Takeover, in order: fence the journal (done by whoever calls this), anchor the clock, fence the lanes, read every input
+on from its position; when the reports stored so far are decided, send what was recorded and neither answered nor sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from mesh.core.core import Core
+from mesh.core.effects import Effects, assign
+from mesh.core.inputs import CancelsPassed, LanesLost
+from mesh.core.records import Fact, InputRejected, LanesReset
+from mesh.core.step import Attempt
+from mesh.scheduler.api import Api
+from mesh.scheduler.clock import CoreClock
+from mesh.scheduler.counting import Counting
+from mesh.scheduler.follower import Follower
+from mesh.scheduler.free import Freeing
+from mesh.scheduler.inbox import Inbox
+from mesh.scheduler.journal import Journal
+from mesh.scheduler.lanes import Lanes, LanesGone
+from mesh.scheduler.leadership import BEAT_S, Leadership
+from mesh.scheduler.liveness import Liveness
+from mesh.scheduler.loop import Loop, Poison, Probe
+from mesh.scheduler.outbox import Outbox
+from mesh.scheduler.views import Views
+from mesh.store.topology import Topology
+from mesh_sdk.protocol.codec import BadFrame, lane_frames
+from mesh_sdk.protocol.records import Assign, Withdraw
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.bus import Bus
+from mesh_sdk.transport.errors import TransportError
+
+log = logging.getLogger(__name__)
+
+LEASE_RENEW_S = 1.0
+HOUSEKEEPING_S = 1.0
+_AGAIN_S = 0.1
+_STOP_S = 5.0
+
+
+class LeaseLost(Exception):
+    """Another scheduler has taken the lease."""
+
+
+class Term:
+    """Everything that exists while this scheduler leads.
+
+    Args:
+        bus, subjects, topology: of the scheduler.
+        follower: its state becomes the leader's.
+        leadership: beats and lease.
+        number: the journal sequence of this term's TermStarted.
+        started_ms: the server's time of it, heard at `heard_at` of the loop's clock.
+        url: for the helper that makes snapshots.
+        live_runs_max: past it starts wait on disk.
+        counting: the metrics.
+        probe: for tests.
+        poison: inputs that have broken terms of this process.
+    """
+
+    def __init__(
+        self, bus: Bus, subjects: Subjects, topology: Topology, follower: Follower, leadership: Leadership, number: int, started_ms: int,
+        heard_at: float, *, url: str, live_runs_max: int, counting: Counting, probe: Probe | None = None,
+        poison: Poison | None = None,
+    ) -> None:  # fmt: skip
+        self._bus = bus
+        self._subjects = subjects
+        self._topology = topology
+        self._leadership = leadership
+        self._rejected = list(follower.rejected)
+        self.number = number
+        self.state = state = follower.state
+        self.counting = counting
+        clock = CoreClock(asyncio.get_running_loop().time)
+        clock.anchor(max(started_ms, state.now), heard_at)
+        self._clock = clock
+        self.core = Core(state, _tokens())
+        self.lanes = Lanes(bus, subjects, number)
+        self.lanes.on_written = counting.lane_messages
+        self.inbox = Inbox(subjects, lambda source: self.loop.arrived(source))
+        self.inbox.place(follower.positions)
+        self.outbox = Outbox(bus, subjects, state, self.lanes, number)
+        journal = Journal(bus, subjects, f"{leadership.holder}-{number}", number)
+        self.loop = Loop(self.core, journal, self.inbox, self.outbox, clock, number, live_runs_max, probe, poison)
+        self.loop.on_journaled = self._journaled
+        self.liveness = Liveness(bus, subjects, state, topology.presence_ttl_s, self.loop.tell)
+        self.views = Views(self.core, self.liveness.running)
+        self.api = Api(bus, subjects, state, self.views, self.loop.ask)
+        self.freeing = Freeing(bus, subjects, self.loop, self.lanes, url, state.finished.limit, follower.snapshot_sequence)
+        self._unanswered = {token: attempt for token, attempt in state.attempts.items() if not attempt.held}
+        for flow in state.flows.values():
+            counting.metrics.registered(flow.name)
+        self._lanes_reset = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # ---- its life ----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Lead until `stop`.
+
+        Raises:
+            Deposed, LeaseLost: another scheduler leads.
+            Exception: the term is over for a reason of its own; its state is void.
+        """
+        try:
+            self._spawn(self._beat())
+            await self._take_lanes()
+            await self.inbox.open(self._bus)
+            parts = self.loop.run, self._write_lanes, self.outbox.run, self.liveness.run, self._renew, self._housekeep, self._resume
+            for part in parts:
+                self._spawn(part())
+            await self.api.start()
+            loop_task = next(task for task in self._tasks if task.get_name() == "run:Loop")
+            while not loop_task.done():
+                done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    self._tasks.discard(task)
+                    task.result()  # whatever ended a part ends the term
+        finally:
+            await self._close()
+
+    def _spawn(self, part: Coroutine[Any, Any, None]) -> None:
+        name = getattr(part, "__qualname__", "").split(".")
+        self._tasks.add(asyncio.get_running_loop().create_task(part, name=f"run:{name[0]}" if name[-1] == "run" else name[-1]))
+
+    async def stop(self) -> None:
+        """Decide no more, journal and send what was decided, tell the others to take over."""
+        await self.inbox.close()
+        self.loop.stop()
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.loop.close()
+        await self.liveness.close()
+        try:
+            await self.api.close()
+            await self.inbox.close()
+        except TransportError as error:
+            log.info("a part of the term could not say good-bye: %s", error)
+
+    # ---- lanes ----------------------------------------------------------------------------------------------------------------
+
+    async def _take_lanes(self) -> None:
+        """Fence the lanes; where there are none, make them, once the journal says so."""
+        while True:
+            try:
+                there = await self._bus.stream_state(self._subjects.lanes_stream)
+                if there is None and not self.state.attempts:
+                    await self._bus.ensure_stream(self._topology.lanes())
+                elif there is None:
+                    self.loop.tell(LanesLost())
+                    self._spawn(self._remake_lanes())
+                    return
+                await self.lanes.take_fence()
+                await self.outbox.consumers.follow(list(self.state.pools))
+                return
+            except (LanesGone, TransportError) as error:
+                log.warning("the lanes could not be fenced, tried again: %s", error)
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _remake_lanes(self) -> None:
+        """The loss is journaled: make the lanes again, and ask the workers what they hold."""
+        await self._lanes_reset.wait()
+        self._lanes_reset.clear()
+        self.lanes.forget()
+        self.outbox.consumers.forget()
+        self._unanswered.clear()
+        while True:
+            try:
+                await self._topology.ensure_remembered(self._bus)
+                await self._bus.ensure_stream(self._topology.lanes())
+                await self.lanes.take_fence()
+                await self.outbox.consumers.follow(list(self.state.pools))
+                break
+            except (LanesGone, TransportError) as error:
+                log.warning("the lanes could not be made again, tried again: %s", error)
+                await asyncio.sleep(_AGAIN_S)
+        log.warning("the lanes were lost and made again")
+        self._bus.publish(self._subjects.control_all, b'{"ask":"holding"}')
+
+    async def _write_lanes(self) -> None:
+        while True:
+            try:
+                await self.lanes.run()
+            except LanesGone:
+                self.loop.tell(LanesLost())
+                await self._remake_lanes()
+
+    def _journaled(self, records: list[Fact]) -> None:
+        self.counting.journaled(records, self.state)
+        for record in records:
+            if type(record) is LanesReset:
+                self._lanes_reset.set()
+
+    # ---- takeover ----------------------------------------------------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Send again what the dead leader recorded and did not send. Everything here may have been sent: it is harmless."""
+        await self.outbox.publish_definitions([flow.definition for flow in self.state.flows.values()])
+        self._resend_rejected(self._rejected)
+        if not self._unanswered and not self.state.attempts:
+            return
+        end = await self._bus.stream_state(self._subjects.reports_stream)
+        while end is not None and self.inbox.reports.sequence < end.last and not _read_to_the_end(self.inbox):
+            await asyncio.sleep(0.01)
+        there = await self._in_lanes()
+        effects = Effects()
+        for token, attempt in self._unanswered.items():
+            if token not in there and self.state.attempts.get(token) is attempt and not attempt.held:
+                _resend(attempt, effects)
+        for token, attempt in self.state.attempts.items():
+            if attempt.held and attempt.worker is not None and attempt.step.current is not attempt:
+                order = Withdraw(attempt.step.run.id, attempt.step.index, attempt.number, token, "the run is over")
+                effects.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
+        self.outbox.send(self.outbox.prepare(effects, []), self.loop.journal.sequence)
+
+    async def _in_lanes(self) -> set[str]:
+        """Tokens of the assignments that the lanes still hold."""
+        found: set[str] = set()
+        for stored in await self._bus.read(self._subjects.lanes_stream, self._subjects.all_lanes):
+            if stored.subject == self._subjects.lane_fence:
+                continue
+            try:
+                frame, _ = lane_frames.decode(stored.data)
+            except BadFrame:
+                continue
+            found.update(order.token for order in frame.records if type(order) is Assign)
+        return found
+
+    def _resend_rejected(self, rejected: list[InputRejected]) -> None:
+        effects = Effects()
+        effects.rejected += rejected
+        self.outbox.send(self.outbox.prepare(effects, []), self.loop.journal.sequence)
+
+    # ---- time -------------------------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            self._leadership.beat(self.number, self.loop.journal.sequence)
+            await asyncio.sleep(BEAT_S)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_RENEW_S)
+            if not await self._leadership.renew():
+                raise LeaseLost("another scheduler has taken the lease")
+
+    async def _housekeep(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            if self.state.awaited and self.inbox.all_starts_read():
+                self.loop.tell(CancelsPassed(self._clock.now_ms() - 10_000))
+            await self.freeing.round()
+
+
+def _read_to_the_end(inbox: Inbox) -> bool:
+    reader = inbox.reports.reader
+    return reader is not None and reader.caught_up and not inbox.reports.waiting
+
+
+def _resend(attempt: Attempt, effects: Effects) -> None:
+    order = assign(attempt)
+    if attempt.worker is not None:
+        effects.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
+    elif attempt.pool is not None:
+        effects.shared.setdefault(attempt.pool.id, []).append(order)
+
+
+def _tokens() -> Callable[[], str]:
+    """Random attempt tokens, cut from blocks of the system's randomness."""
+    block: list[str] = []
+
+    def token() -> str:
+        if not block:
+            text = os.urandom(4096).hex()
+            block.extend(text[i : i + 16] for i in range(0, len(text), 16))
+        return block.pop()
+
+    return token

@@ -1,0 +1,188 @@
+"""What readers see of the state: runs, workers, workflows, as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from heapq import nlargest
+from typing import Any
+
+from msgspec import Raw, Struct
+
+from mesh.core.core import Core
+from mesh.core.graph import Flow
+from mesh.core.run import LIVE, Run
+from mesh.core.slots import Worker
+from mesh.core.step import BROKEN, DELAYED, DONE, HELD, OUT, READY, SKIPPED, Step
+from mesh_sdk.protocol.records import CANCELLED, FAILED, NULL, QUEUED, RUNNING, SUCCEEDED, WAITING
+
+LIST_LIMIT_MAX = 1_000
+
+_STEP_STATUS = {READY: QUEUED, DELAYED: WAITING, OUT: RUNNING, HELD: RUNNING, DONE: SUCCEEDED, BROKEN: FAILED, SKIPPED: CANCELLED}
+
+
+class RunQuery(Struct):
+    """What `runs.list` asks for."""
+
+    workflow: str | None = None
+    status: str | None = None
+    metadata: dict[str, str] | None = None
+    worker: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 100
+    after: str | None = None
+
+
+class Views:
+    """Looks at one core's state.
+
+    Args:
+        core: whose state it is.
+        running: a worker's own count of used slots, by its id.
+    """
+
+    def __init__(self, core: Core, running: Callable[[str], int | None]) -> None:
+        self._core = core
+        self._state = core.state
+        self._running = running
+
+    def run(self, id: str) -> dict[str, Any] | None:
+        """One run."""
+        run = self._state.find(id)
+        return self._run(run) if run is not None else None
+
+    def runs(self, query: RunQuery) -> dict[str, Any]:
+        """A page of runs, newest first."""
+        limit = max(1, min(query.limit, LIST_LIMIT_MAX))
+        matching = (run for run in self._candidates(query) if self._matches(run, query))
+        page = nlargest(limit + 1, matching, key=lambda run: run.number)
+        return {
+            "runs": [self._run(run, payloads=False) for run in page[:limit]],
+            "next": str(page[limit - 1].number) if len(page) > limit else None,
+        }
+
+    def _candidates(self, query: RunQuery) -> Iterator[Run]:
+        before = int(query.after) if query.after and query.after.isdigit() else None
+        for run in (*self._state.runs.values(), *self._state.finished):
+            if before is None or run.number < before:
+                yield run
+
+    def _matches(self, run: Run, query: RunQuery) -> bool:
+        if query.workflow is not None and run.flow.name != query.workflow:
+            return False
+        if query.metadata and any((run.metadata or {}).get(key) != value for key, value in query.metadata.items()):
+            return False
+        if query.worker is not None and all(step.worker != query.worker for step in run.steps):
+            return False
+        if query.since is not None and run.started_at < query.since.timestamp() * 1000:
+            return False
+        if query.until is not None and run.started_at >= query.until.timestamp() * 1000:
+            return False
+        return query.status is None or self._status(run) == query.status
+
+    def _status(self, run: Run) -> str:
+        if run.status != LIVE:
+            return run.status
+        if run.start_at:
+            return WAITING
+        states = {step.state for step in run.steps}
+        if states & {OUT, HELD}:
+            return RUNNING
+        if DELAYED in states or any(step.state is READY and step.run.worker for step in run.steps):
+            return WAITING
+        return RUNNING if DONE in states else QUEUED
+
+    def _waiting(self, run: Run) -> str | None:
+        if run.status != LIVE:
+            return None
+        if run.start_at:
+            return f"waiting: starts at {_time(run.start_at)}"
+        for step in run.steps:
+            if step.state is READY:
+                return self._core.waiting_reason(step)
+            if step.state is DELAYED:
+                return f"waiting: step {step.name} is tried again at {_time(step.again_at)}"
+        return None
+
+    def _run(self, run: Run, *, payloads: bool = True) -> dict[str, Any]:
+        return {
+            "run_id": run.id,
+            "workflow": run.flow.name,
+            "status": self._status(run),
+            "started_at": _time(run.started_at),
+            "finished_at": _time(run.finished_at),
+            "steps": {step.name: self._step(step, payloads) for step in run.steps},
+            "waiting": self._waiting(run),
+            "metadata": run.metadata or {},
+            "priority": run.priority,
+            "parent_run_id": run.parent[0] if run.parent else "",
+            "input": run.input if payloads else None,
+            "output": Raw(run.output()) if payloads and run.status == SUCCEEDED else None,
+            "error": run.reason or _errors(run),
+        }
+
+    def _step(self, step: Step, payloads: bool) -> dict[str, Any]:
+        return {
+            "status": _STEP_STATUS.get(step.state, QUEUED),
+            "worker": step.worker or None,
+            "attempt": step.attempt,
+            "output": step.output if payloads and step.state is DONE else NULL,
+            "error": f"{step.error.type}: {step.error.message}" if step.error is not None and step.state is not DONE else None,
+            "started_at": _time(step.started_at),
+            "finished_at": _time(step.finished_at),
+        }
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Every worker that registered and is not gone."""
+        return [self._worker(worker) for worker in self._state.workers.values()]
+
+    def _worker(self, worker: Worker) -> dict[str, Any]:
+        running = self._running(worker.id)
+        return {
+            "id": worker.id,
+            "name": worker.name,
+            "pool": worker.pool.id,
+            "slots": worker.slots,
+            "used": worker.used,
+            "running": worker.used if running is None else running,
+            "reserved": len(worker.reserved),
+            "actions": sorted(worker.pool.actions),
+            "labels": worker.labels,
+            "state": "draining" if worker.draining else "active",
+            "incarnation": worker.incarnation,
+            "host": worker.host,
+            "pid": worker.pid,
+        }
+
+    def workflows(self) -> list[dict[str, Any]]:
+        """Every workflow that was ever registered, as its newest definition."""
+        return [self._workflow(flow) for flow in self._state.flows.values()]
+
+    def workflow(self, name: str) -> dict[str, Any] | None:
+        """One workflow."""
+        flow = self._state.flows.get(name)
+        return self._workflow(flow) if flow is not None else None
+
+    def _workflow(self, flow: Flow) -> dict[str, Any]:
+        definition = flow.definition
+        return {
+            "name": flow.name,
+            "version": definition.version,
+            "digest": flow.digest,
+            "steps": [{"name": s.name, "parents": [flow.step_names[p] for p in s.parents]} for s in flow.steps],
+            "on_events": definition.on_events,
+            "sticky": definition.sticky,
+            "priority": definition.priority,
+            "workers": [w.id for w in self._state.workers.values() if any(name == flow.name for name, _ in w.workflows)],
+        }
+
+
+def _errors(run: Run) -> str | None:
+    """What failed, step by step."""
+    found = [f"{step.name}: {step.error.type}: {step.error.message}" for step in run.broken_steps() if step.error is not None]
+    return "; ".join(found) or None
+
+
+def _time(ms: int) -> str | None:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds") if ms else None

@@ -1,0 +1,1 @@
+"""Nouns over streams and buckets; no decisions."""

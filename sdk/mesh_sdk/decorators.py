@@ -1,0 +1,220 @@
+"""How workflows are written down: the part of `Mesh` that defines, does no IO, and refuses what can't work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Never, TypeVar, Unpack, cast, overload
+
+from mesh_sdk.errors import DefinitionError
+from mesh_sdk.labels import Label
+from mesh_sdk.options import (
+    StepOptions,
+    TaskOptions,
+    WorkflowOptions,
+    check_name,
+    read_step,
+    read_workflow,
+    split_task,
+)
+from mesh_sdk.serialize import UNTYPED
+from mesh_sdk.signature import caller_namespace
+from mesh_sdk.step import MARK, I, R, StepMark, mark_of
+from mesh_sdk.workflow import Task, Workflow, function_name, make_task, refuse_bare
+
+if TYPE_CHECKING:
+    from mesh_sdk.context import Context
+    from mesh_sdk.mesh import Mesh
+    from mesh_sdk.worker.worker import Worker
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SLOTS_DEFAULT = 100
+
+
+class TaskDecorator:
+    """What `@mesh.task(...)` gives: decorates a function of (input, context) or of the context alone."""
+
+    def __init__(self, mesh: Mesh, options: TaskOptions) -> None:
+        self._mesh = mesh
+        self._options = options
+
+    @overload
+    def __call__(self, function: Callable[[I, Context[Any]], Coroutine[Any, Any, R]], /) -> Task[I, R]: ...
+    @overload
+    def __call__(self, function: Callable[[Context[Any]], Coroutine[Any, Any, R]], /) -> Task[None, R]: ...
+    @overload
+    def __call__(self, function: Callable[[I, Context[Any]], R], /) -> Task[I, R]: ...
+    @overload
+    def __call__(self, function: Callable[[Context[Any]], R], /) -> Task[None, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Task[Any, Any]:
+        """Make the function a workflow of one step."""
+        return _task(self._mesh, function, self._options, depth=3)
+
+
+class StepMarker:
+    """What `@mesh.step(...)` gives: marks a method and returns it."""
+
+    def __init__(self, options: StepOptions) -> None:
+        self._options = options
+
+    def __call__(self, function: F, /) -> F:
+        """Mark the method; `@mesh.workflow()` on its class makes it a step."""
+        inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
+        if isinstance(inner, type) or not callable(inner):
+            raise DefinitionError(f"@mesh.step() decorates a method, this is {function!r}")
+        own = function_name(inner)
+        settings = read_step(self._options, f"step {own}")
+        mark = StepMark(settings.name or check_name(own, "a step"), settings)
+        before = caller_namespace().get(own)
+        if before is not None and mark_of(before) is not None:
+            raise DefinitionError(f"two steps called {own!r} in {inner.__qualname__.rpartition('.')[0] or 'one module'}: rename one")
+        setattr(function, MARK, mark)
+        return function
+
+
+class Definitions:
+    """The decorators of a mesh."""
+
+    # ---- class style and graphs of functions ------------------------------------------------------------------------
+
+    @overload
+    def workflow(self, *, input: type[I], **options: Unpack[WorkflowOptions]) -> Workflow[I]: ...
+    @overload
+    def workflow(self, *, input: None = None, **options: Unpack[WorkflowOptions]) -> Workflow[Any]: ...
+    def workflow(self, *bare: Never, input: Any = None, **options: Unpack[WorkflowOptions]) -> Workflow[Any]:
+        """A workflow: decorates a class whose methods are marked with `@mesh.step()`, or takes functions by `.step()`.
+
+        Args:
+            input: type of its input, validated by Pydantic; plain JSON values without it.
+            **options: `name, on_events, timeout, schedule_timeout, sticky, sticky_timeout, priority, default_metadata, version,
+                idempotency_key`.
+
+        Returns:
+            The workflow; as a decorator it returns the class.
+
+        Raises:
+            DefinitionError: an option that can't be.
+
+        Example:
+            >>> @mesh.workflow(on_events=["user:create"])
+            ... class Welcome:
+            ...     @mesh.step()
+            ...     def greet(self, context: Context):
+            ...         return {"hello": context.workflow_input()["name"]}
+        """
+        refuse_bare(bare, "@mesh.workflow()")
+        settings = read_workflow(options, f"workflow {options['name']!r}" if options.get("name") else "mesh.workflow(...)")
+        return Workflow(cast("Mesh", self), settings, UNTYPED if input is None else input)
+
+    def step(self, *bare: Never, **options: Unpack[StepOptions]) -> StepMarker:
+        """Mark a method of a class as a step of the workflow that `@mesh.workflow()` makes of the class.
+
+        Args:
+            **options: `name, parents, timeout, schedule_timeout, retries, backoff_factor, backoff_max_seconds, priority`.
+
+        Raises:
+            DefinitionError: an option that can't be.
+        """
+        refuse_bare(bare, "@mesh.step()")
+        return StepMarker(options)
+
+    # ---- one function -----------------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[[I, Context[Any]], Coroutine[Any, Any, R]], /) -> Task[I, R]: ...
+    @overload
+    def task(self, function: Callable[[Context[Any]], Coroutine[Any, Any, R]], /) -> Task[None, R]: ...
+    @overload
+    def task(self, function: Callable[[I, Context[Any]], R], /) -> Task[I, R]: ...
+    @overload
+    def task(self, function: Callable[[Context[Any]], R], /) -> Task[None, R]: ...
+    @overload
+    def task(self, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
+    def task(self, *functions: Callable[..., Any], **options: Unpack[TaskOptions]) -> Any:
+        """A workflow of one step, made of a function of (input, context) or of the context alone.
+
+        Args:
+            *functions: the function, when used without parentheses.
+            **options: those of workflows and of steps together.
+
+        Returns:
+            The task, typed by the function; calling it still runs the function.
+
+        Raises:
+            DefinitionError: the function can't be a step, or an option can't be.
+
+        Example:
+            >>> @mesh.task(retries=2)
+            ... async def charge(order: Order, ctx: Context) -> Receipt:
+            ...     return Receipt(order_id=order.id, charged=order.total)
+        """
+        if functions:
+            return _task(cast("Mesh", self), functions[0], options, depth=3)
+        return TaskDecorator(cast("Mesh", self), options)
+
+    # ---- later ------------------------------------------------------------------------------------------------------
+
+    def concurrency(self, *arguments: object, **options: object) -> Never:
+        """Limit how many runs of a workflow go on at once, by a key that a method gives.
+
+        Raises:
+            DefinitionError: always; this version can't yet.
+        """
+        raise DefinitionError("@mesh.concurrency(...) is not supported by this version yet: leave it out")
+
+    def on_moved(self, *arguments: object, **options: object) -> Never:
+        """Mark the method that rebuilds a sticky run's local state after a move.
+
+        Raises:
+            DefinitionError: always; this version can't yet.
+        """
+        raise DefinitionError("@mesh.on_moved() is not supported by this version yet: ask context.moved in a step instead")
+
+    # ---- workers ----------------------------------------------------------------------------------------------------
+
+    def worker(
+        self,
+        name: str,
+        slots: int | None = None,
+        workflows: Iterable[Any] = (),
+        labels: Mapping[str, Label] | None = None,
+        id: str | None = None,
+        max_runs: int | None = None,
+    ) -> Worker:
+        """A worker of this mesh. Nothing is connected before it starts.
+
+        Args:
+            name: what kind of worker it is; shown, need not be unique.
+            slots: how many steps it runs at once, 100 unless given.
+            workflows: classes, instances, tasks and workflows that it runs.
+            labels: what steps may ask for.
+            id: names this one worker; `MESH_WORKER_ID`, or a new one at each start, unless given.
+            max_runs: the older name of `slots`.
+
+        Raises:
+            DefinitionError: a name, number of slots, label or workflow that can't be.
+        """
+        from mesh_sdk.worker.worker import Worker
+
+        if slots is not None and max_runs is not None and slots != max_runs:
+            raise DefinitionError(f"worker {name!r} has slots={slots} and max_runs={max_runs}, which is the older name of slots: give one")
+        chosen = next((count for count in (slots, max_runs) if count is not None), SLOTS_DEFAULT)
+        return Worker(
+            cast("Mesh", self),
+            name,
+            slots=chosen,
+            workflows=workflows,
+            labels=labels,
+            id=id,
+        )
+
+
+def _task(mesh: Mesh, function: Callable[..., Any], options: TaskOptions, depth: int) -> Task[Any, Any]:
+    if isinstance(function, type) or not callable(function):
+        raise DefinitionError(f"@mesh.task decorates a function, this is {function!r}")
+    own = function_name(function)
+    for_workflow, for_step = split_task(options, f"task {own}")
+    name = for_workflow.get("name") or check_name(own, "a task")
+    settings = read_workflow({**for_workflow, "name": name}, f"task {name!r}")
+    workflow: Workflow[Any] = Workflow(mesh, settings)
+    return make_task(workflow, function, {**for_step, "name": name}, caller_namespace(depth))

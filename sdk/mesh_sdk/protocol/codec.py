@@ -1,0 +1,95 @@
+"""Encoding and decoding of frames: whole frames fast, record by record when one of them is bad. Pure.
+
+Rule: bytes from the wire never raise anything but `BadFrame`, and one bad record never takes its neighbours along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from mesh_sdk.protocol import records
+from mesh_sdk.protocol.records import VERSION, LaneFrame, NoticeFrame, ReportFrame, TriggerFrame
+
+Frame = TypeVar("Frame", bound=msgspec.Struct)
+
+PAYLOAD_BYTES_MAX = 512 * 1024
+"""The largest input, output or error that travels."""
+
+FRAME_BYTES_MAX = 256 * 1024
+"""A sender closes a frame before it grows past this, unless one record alone does; a server's usual max_payload is 1 MiB."""
+
+FRAME_RECORDS_MAX = 512
+
+encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+
+class BadFrame(Exception):
+    """The bytes are no frame of this version; the message says why."""
+
+
+class FrameCodec(Generic[Frame]):
+    """Decodes one kind of frame.
+
+    Args:
+        frame: the frame's struct; its last required field is `records`.
+        record: the union of its records.
+    """
+
+    def __init__(self, frame: type[Frame], record: Any) -> None:
+        self._frame = msgspec.json.Decoder(frame).decode
+        self._record = msgspec.json.Decoder(record).decode
+        self._loose = msgspec.json.Decoder(list[Raw]).decode
+        self._type = frame
+        self._place = frame.__struct_fields__.index("records")
+
+    def decode(self, data: bytes) -> tuple[Frame, list[tuple[int, str]]]:
+        """Decode a frame.
+
+        Returns:
+            The frame with every record that could be read, and `(index, reason)` for each that couldn't. With bad
+            records the good ones keep their order, but not their index.
+
+        Raises:
+            BadFrame: when the frame itself can't be read, or is of another version.
+        """
+        try:
+            frame = self._frame(data)
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
+            return self._decode_loosely(data)
+        if frame.version != VERSION:  # type: ignore[attr-defined]
+            raise BadFrame(f"version {frame.version!r} of the wire contract, this is version {VERSION}")  # type: ignore[attr-defined]
+        return frame, []
+
+    def _decode_loosely(self, data: bytes) -> tuple[Frame, list[tuple[int, str]]]:
+        try:
+            parts = self._loose(data)
+            version = msgspec.json.decode(parts[0]) if parts else None
+            if version != VERSION:
+                raise BadFrame(f"version {version!r} of the wire contract, this is version {VERSION}")
+            raws = msgspec.json.decode(parts[self._place], type=list[Raw])
+            head = list(parts)
+            head[self._place] = Raw(b"[]")
+            frame = self._frame(msgspec.json.encode(head))
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, IndexError) as error:
+            raise BadFrame(f"not a {self._type.__name__}: {error}") from None
+        good: list[Any] = []
+        bad: list[tuple[int, str]] = []
+        for index, raw in enumerate(raws):
+            try:
+                good.append(self._record(raw))
+            except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+                bad.append((index, str(error)))
+        frame.records = good  # type: ignore[attr-defined]
+        return frame, bad
+
+
+trigger_frames = FrameCodec(TriggerFrame, records.Trigger)
+report_frames = FrameCodec(ReportFrame, records.Report)
+lane_frames = FrameCodec(LaneFrame, records.Order)
+notice_frames = FrameCodec(NoticeFrame, records.Notice)
+decode_leader_beat = msgspec.json.Decoder(records.LeaderBeat).decode
+decode_worker_beat = msgspec.json.Decoder(records.WorkerBeat).decode

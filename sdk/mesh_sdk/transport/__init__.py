@@ -1,0 +1,1 @@
+"""The only place that imports nats: connection, frames, pulls, lanes, key-value, and what can go wrong."""

@@ -1,0 +1,1 @@
+"""The worker: takes assignments from its lanes, runs users' steps in its slots, reports what became of them."""

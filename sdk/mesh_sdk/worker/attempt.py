@@ -1,0 +1,110 @@
+"""One attempt of a step while this worker holds it, and the lane message it came with.
+
+Rule: only the event loop changes these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from mesh_sdk.protocol.records import Assign
+from mesh_sdk.worker.registry import Action
+
+if TYPE_CHECKING:
+    from mesh_sdk.worker.children import Spawned
+
+
+class Stop(Enum):
+    """Why a running attempt was told to stop."""
+
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    DRAINING = "draining"
+    FENCED = "fenced"
+
+
+class Hold:
+    """A message of the shared lane: acknowledged when each of its steps is durably answered.
+
+    Args:
+        ack: acknowledges the message.
+        steps: how many steps it carries.
+    """
+
+    __slots__ = ("_ack", "_left")
+
+    def __init__(self, ack: Callable[[], None], steps: int) -> None:
+        self._ack = ack
+        self._left = steps
+
+    def answered(self) -> None:
+        """One more of its steps is durably answered."""
+        self._left -= 1
+        if not self._left:
+            self._ack()
+
+
+class Attempt:
+    """What the worker knows about one attempt from its arrival to its last report.
+
+    Attributes:
+        assign: the order as it came.
+        action: what to run.
+        hold: the lane message to be freed by the first stored report; None for a private one, or once given away.
+        started: monotonic seconds, 0.0 while it waits for a slot.
+        entered: the user's code may have been reached; before that a task must not be cancelled, it would never report.
+        has_slot: it occupies a slot of this worker.
+        accepted: an `Accepted` has been reported.
+        answered: its last report has been made; a thread may still run.
+        released: the user gave the slot back for good.
+        awaiting: how many waits for children go on; the slot is lent out while there is any.
+        stop: why it was told to stop.
+        reason: in the words of whoever stopped it.
+        waiter: what a sync step waits in, to be cancelled with it.
+        spawned: the children of this attempt; None before the first.
+    """
+
+    __slots__ = (
+        "accepted",
+        "action",
+        "answered",
+        "assign",
+        "awaiting",
+        "entered",
+        "has_slot",
+        "hold",
+        "reason",
+        "released",
+        "spawned",
+        "started",
+        "stop",
+        "task",
+        "timer",
+        "waiter",
+    )
+
+    def __init__(self, assign: Assign, action: Action, hold: Hold | None) -> None:
+        self.assign = assign
+        self.action = action
+        self.hold = hold
+        self.started = 0.0
+        self.entered = False
+        self.has_slot = False
+        self.accepted = False
+        self.answered = False
+        self.released = False
+        self.awaiting = 0
+        self.stop: Stop | None = None
+        self.reason = ""
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.waiter: asyncio.Task[Any] | None = None
+        self.spawned: Spawned | None = None
+
+    def take_hold(self) -> Hold | None:
+        """The lane message, for the one report that frees it."""
+        hold, self.hold = self.hold, None
+        return hold

@@ -1,0 +1,176 @@
+"""What the contexts of one incarnation ask, and who answers for the children they spawn.
+
+Rule: a step may ask from the event loop or from a thread; whatever changes the worker's state happens on the loop, in the
+order in which the step asked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine, MutableMapping
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from mesh_sdk.client import Client
+from mesh_sdk.context import Spawn, WorkerView
+from mesh_sdk.errors import StepCancelled
+from mesh_sdk.loops import refuse_running_loop
+from mesh_sdk.protocol.records import Done
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.reads import WorkflowInfo
+from mesh_sdk.refs import RunRef
+from mesh_sdk.transport.bus import Bus
+from mesh_sdk.worker.attempt import Attempt
+from mesh_sdk.worker.children import Order, order_child
+from mesh_sdk.worker.locals import Locals
+from mesh_sdk.worker.loop import StepLoop
+from mesh_sdk.worker.parking import Parking
+from mesh_sdk.worker.registry import Registry
+from mesh_sdk.worker.reports import Reports
+from mesh_sdk.worker.slots import Slots
+from mesh_sdk.worker.threads import Threads
+
+Result = TypeVar("Result")
+
+
+class StepHost:
+    """Answers contexts.
+
+    Args:
+        steps: the attempts.
+        view: what steps may know of the worker.
+        registry: what the worker can run.
+        reports: where spawns go.
+        slots: the worker's.
+        threads: carries calls from threads to the loop, in order.
+        locals: memory of sticky runs.
+        client: hears of children's ends.
+        bus: for live streams.
+        subjects: of the namespace.
+    """
+
+    def __init__(
+        self,
+        steps: StepLoop,
+        view: WorkerView,
+        registry: Registry,
+        reports: Reports,
+        slots: Slots,
+        threads: Threads,
+        locals: Locals,
+        client: Client,
+        bus: Bus,
+        subjects: Subjects,
+    ) -> None:
+        self.view = view
+        self.steps = steps
+        self.client = client
+        self.reports = reports
+        self.parking = Parking(slots, self._only_here)
+        self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._registry = registry
+        self._threads = threads
+        self._locals = locals
+        self._bus = bus
+        self._subjects = subjects
+
+    def on_loop(self, call: Callable[[], object]) -> None:
+        """Have something called on the loop: now if this is the loop, else after all that this thread asked for before."""
+        if threading.get_ident() == self._thread:
+            call()
+        else:
+            self._threads.post(call)
+
+    def spawn(self, attempt: Attempt, spawn: Spawn[Any, Any]) -> RunRef[Any]:
+        """Start a child; see `Context.spawn_workflow`."""
+        order = order_child(attempt, spawn, self._registry, self.view.id())
+        child = Child(self, attempt, order)
+        if order.record is not None:
+            self.on_loop(child.report)
+        return RunRef(child, order.child, order.parse)
+
+    def refresh(self, attempt: Attempt, extend_ms: int) -> None:
+        """Give the attempt more time."""
+        self.on_loop(partial(self.steps.refresh, attempt, extend_ms))
+
+    def release_slot(self, attempt: Attempt) -> None:
+        """Let the attempt go on without its slot."""
+        self.on_loop(partial(self.steps.release_slot, attempt))
+
+    def stream(self, run: str, chunk: bytes) -> None:
+        """Send a chunk to whoever watches the run."""
+        self.on_loop(partial(self._bus.publish, self._subjects.live(run), chunk))
+
+    def local(self, attempt: Attempt) -> MutableMapping[str, Any]:
+        """The run's memory on this worker, if its workflow is sticky."""
+        return self._locals.of(attempt.assign.run) if attempt.action.sticky else {}
+
+    async def _only_here(self, workflow: str) -> bool:
+        answer = await self.client.call("workflows.get", {"name": workflow})
+        workers = msgspec.json.decode(answer, type=WorkflowInfo).workers
+        return set(workers) <= {self.view.id()}
+
+
+class Child:
+    """A child that a step has spawned, as the source of its `RunRef`."""
+
+    def __init__(self, host: StepHost, attempt: Attempt, order: Order) -> None:
+        self._host = host
+        self._attempt = attempt
+        self._order = order
+        self._stored: asyncio.Future[int] | None = None
+
+    def report(self) -> None:
+        """Have the spawn stored, unless the attempt's last report was made before it could be."""
+        assert self._order.record is not None
+        self._stored = self._host.reports.put(self._order.record, 256 + len(bytes(self._order.record.input)))
+
+    async def done(self, requested: str, keyed: bool) -> Done:
+        """Wait for the child's end; an async step lends its slot out meanwhile."""
+        client = self._host.client
+        known = client.wait_for(requested)
+        if known.done():
+            return known.result()
+        known.cancel()
+        end = asyncio.ensure_future(client.done(requested, ask=self._order.record is None))
+        try:
+            if self._attempt.task is None:
+                return await end
+            return await self._host.steps.lending.wait(self._attempt, end)
+        finally:
+            end.cancel()
+
+    async def accepted(self, requested: str, keyed: bool) -> str:
+        """Wait until the spawn is stored."""
+        if self._stored is not None:
+            await asyncio.shield(self._stored)
+        return requested
+
+    async def cancel(self, run_id: str, reason: str) -> None:
+        """Ask for the child's end."""
+        await self._host.client.cancel(run_id, reason)
+
+    async def status(self, run_id: str) -> str:
+        """The child's status."""
+        answer = await self._host.client.call("runs.get", {"run_id": run_id})
+        status: str = msgspec.json.decode(answer, type=dict[str, Any])["status"]
+        return status
+
+    def block(self, make: Callable[[], Coroutine[Any, Any, Result]], name: str) -> Result:
+        """Wait on a step's thread."""
+        refuse_running_loop(name)
+        order = self._order
+        waiting = self._host.parking.wait(self._attempt, order.workflow, order.hard, make())
+        future = asyncio.run_coroutine_threadsafe(waiting, self._host.loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise StepCancelled(f"the worker stopped while step {self._attempt.assign.name!r} waited for {order.child}") from None
+        except BaseException:  # a KeyboardInterrupt of the thread: nobody wants the result any more
+            future.cancel()
+            raise

@@ -1,0 +1,382 @@
+"""The attempts that one incarnation of the worker holds: what comes, what starts, what ends, what is told about it.
+
+Rule: every assignment that comes in is answered, by exactly one last report, or by none if the incarnation was fenced. All
+of it happens on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from mesh_sdk.context import Context, Host
+from mesh_sdk.protocol import codec, records
+from mesh_sdk.protocol.records import Accepted, Assign, Holding, Order, Refresh, Withdraw
+from mesh_sdk.transport.bus import LaneMessage
+from mesh_sdk.worker.answers import Answers
+from mesh_sdk.worker.attempt import Attempt, Hold, Stop
+from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.execute import execute_async, execute_sync
+from mesh_sdk.worker.lending import Lending
+from mesh_sdk.worker.observer import Observer
+from mesh_sdk.worker.outcome import Outcome, returned, size_of, stopped
+from mesh_sdk.worker.registry import Registry
+from mesh_sdk.worker.reports import Reports
+from mesh_sdk.worker.slots import Slots
+from mesh_sdk.worker.threads import Threads
+from mesh_sdk.worker.watch import Watch
+
+log = logging.getLogger(__name__)
+
+MESSAGES_ASKED_MAX = 4
+"""Shared messages asked for ahead: more would come to a worker that has no room left for them."""
+
+STOP_GRACE_S = 5.0
+"""An async step that doesn't end within this after it was cancelled is answered for, and keeps its slot."""
+
+RETURNED_WITHDRAWN = "withdrawn"
+
+
+class StepLoop:
+    """Runs attempts in the worker's slots.
+
+    Args:
+        registry: what can be run.
+        slots: the worker's, shared with earlier incarnations.
+        threads: for sync steps, shared likewise.
+        reports: where answers go.
+        observer: told of starts and ends.
+        clock: monotonic seconds.
+        confirmed: whether the worker may start something: its presence was confirmed lately.
+        on_unconfirmed: it may not, and is fenced from now on.
+        on_room: there is room for more shared work than before.
+        on_unreadable: bytes from a lane that could not be read, and why.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        slots: Slots,
+        threads: Threads,
+        reports: Reports,
+        observer: Observer,
+        clock: Clock,
+        confirmed: Callable[[], bool],
+        on_unconfirmed: Callable[[], None],
+        on_room: Callable[[], None],
+        on_unreadable: Callable[[bytes, str], None],
+    ) -> None:
+        self._registry = registry
+        self._slots = slots
+        self._threads = threads
+        self._reports = reports
+        self._observer = observer
+        self._monotonic = clock.monotonic
+        self._confirmed = confirmed
+        self._on_unconfirmed = on_unconfirmed
+        self._on_room = on_room
+        self._on_unreadable = on_unreadable
+        self._loop = asyncio.get_running_loop()
+        self._held: dict[str, Attempt] = {}
+        self._waiting: deque[Attempt] = deque()
+        self._waiting_count = 0
+        self._answers = Answers()
+        self._watch = Watch(self._monotonic, self._accept, self._timed_out)
+        self._steps_per_message = 2.0
+        self._draining = False
+        self._fenced = False
+        self._room_told = False
+        self._idle: asyncio.Future[None] | None = None
+        self.lending = Lending(slots, reports)
+        self.host: Host
+        slots.on_free = self._slot_freed
+
+    # ---- what comes ---------------------------------------------------------------------------------------------
+
+    def demand(self) -> int:
+        """How many shared messages there is room for."""
+        room = self._slots.free - self._waiting_count
+        if room <= 0 or self._draining or self._fenced or self._reports.full or not self._confirmed():
+            return 0
+        return max(1, min(MESSAGES_ASKED_MAX, int(room / self._steps_per_message)))
+
+    def on_shared(self, message: LaneMessage, stalled: bool) -> None:
+        """Take a message of the shared lane.
+
+        Args:
+            message: as pulled.
+            stalled: the event loop was away so long that the message may have been given to another worker meanwhile.
+        """
+        orders = self._read(message.data)
+        if not orders:
+            message.ack()
+            return
+        self._steps_per_message += 0.1 * (len(orders) - self._steps_per_message)
+        hold = Hold(message.ack, len(orders))
+        refusal = ""
+        if message.deliveries > 1:
+            refusal = records.RETURNED_REDELIVERED
+        elif stalled:
+            refusal = records.RETURNED_STALLED
+        for order in orders:
+            if isinstance(order, Assign):
+                self._arrive(order, hold, refusal)
+            else:
+                hold.answered()  # a withdrawal has no place on a shared lane
+
+    def on_private(self, _sequence: int, data: bytes) -> None:
+        """Take a message of the private lane."""
+        for order in self._read(data):
+            if isinstance(order, Withdraw):
+                self._withdraw(order)
+            else:
+                self._arrive(order, None, "")
+
+    def _read(self, data: bytes) -> list[Order]:
+        try:
+            frame, bad = codec.lane_frames.decode(data)
+        except codec.BadFrame as error:
+            self._on_unreadable(data, str(error))
+            return []
+        if bad:
+            self._on_unreadable(data, "; ".join(f"record {index}: {reason}" for index, reason in bad))
+        return frame.records
+
+    def _arrive(self, assign: Assign, hold: Hold | None, refusal: str) -> None:
+        if self._fenced or self._repeat(assign.token, hold):
+            return
+        action = self._registry.find(assign.workflow, assign.name)
+        if action is None:
+            refusal = records.RETURNED_UNKNOWN_ACTION
+        elif self._draining:
+            refusal = records.RETURNED_DRAINING
+        if refusal or action is None:
+            self._return(assign, refusal, hold)
+            return
+        attempt = Attempt(assign, action, hold)
+        if self._slots.free > 0:
+            self._begin(attempt)
+        elif hold is None:
+            self._held[assign.token] = attempt
+            self._waiting.append(attempt)
+            self._waiting_count += 1
+        else:
+            self._return(assign, records.RETURNED_FULL, hold)
+
+    def _repeat(self, token: str, hold: Hold | None) -> bool:
+        """Answer what was here before as it was answered before. False for a new token."""
+        attempt = self._held.get(token)
+        if attempt is not None:
+            if attempt.accepted:
+                self._report_accepted(attempt, hold)
+            elif hold is not None:
+                attempt.hold = hold
+            return True
+        answer = self._answers.find(token)
+        if answer is None:
+            return False
+        self._reports.put(answer, size_of(answer), hold)
+        return True
+
+    def _return(self, assign: Assign, reason: str, hold: Hold | None) -> None:
+        answer = returned(assign, reason)
+        self._answers.remember(answer, size_of(answer))
+        self._reports.put(answer, size_of(answer), hold)
+        self._observer.steps_returned(reason)
+
+    # ---- what starts --------------------------------------------------------------------------------------------
+
+    def _begin(self, attempt: Attempt) -> None:
+        if not self._confirmed():
+            self.fence()  # whatever it holds is given out anew
+            self._on_unconfirmed()
+            return
+        self._slots.take()
+        attempt.has_slot = True
+        attempt.started = self._monotonic()
+        self._held[attempt.assign.token] = attempt
+        self._observer.step_started(attempt.action.name)
+        self._watch.begin(attempt)
+        context: Context[object] = Context(attempt, self.host)
+        if attempt.action.is_async:
+            attempt.task = self._loop.create_task(self._run(attempt, context))
+        else:
+            self._threads.submit(partial(execute_sync, attempt, context), partial(self._end, attempt))
+
+    async def _run(self, attempt: Attempt, context: Context[object]) -> None:
+        self._end(attempt, await execute_async(attempt, context))
+
+    def _slot_freed(self) -> None:
+        while self._waiting and self._slots.free > 0:
+            if self.lending.grant():
+                return
+            attempt = self._waiting.popleft()
+            if attempt.answered:
+                continue
+            self._waiting_count -= 1
+            self._begin(attempt)
+        if self._slots.free > 0 and not self.lending.grant() and not self._room_told:
+            self._room_told = True
+            self._loop.call_soon(self._tell_room)
+
+    def _tell_room(self) -> None:
+        self._room_told = False
+        self._on_room()
+
+    # ---- what ends ----------------------------------------------------------------------------------------------
+
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        if not attempt.answered:
+            self._answer(attempt, outcome)
+        if attempt.has_slot:
+            attempt.has_slot = False
+            self._slots.give()
+
+    def _answer(self, attempt: Attempt, outcome: Outcome) -> None:
+        attempt.answered = True
+        self._watch.end(attempt)
+        self._held.pop(attempt.assign.token, None)
+        if not self._fenced:
+            size = size_of(outcome)
+            self._answers.remember(outcome, size)
+            self._reports.put(outcome, size, attempt.take_hold())
+        self._observe(attempt, outcome)
+        if self._idle is not None and not self._held and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _observe(self, attempt: Attempt, outcome: Outcome) -> None:
+        if type(outcome) is records.Returned:
+            self._observer.steps_returned(outcome.reason)
+            return
+        how = outcome.kind if type(outcome) is records.Failed else records.SUCCEEDED
+        self._observer.step_finished(attempt.action.name, how, self._monotonic() - attempt.started)
+
+    # ---- what is stopped ----------------------------------------------------------------------------------------
+
+    def _withdraw(self, order: Withdraw) -> None:
+        attempt = self._held.get(order.token)
+        if attempt is None:
+            if not self._repeat(order.token, None):
+                answer = records.Returned(order.run, order.step, order.attempt, order.token, RETURNED_WITHDRAWN)
+                self._answers.remember(answer, size_of(answer))
+                self._reports.put(answer, size_of(answer))
+        elif attempt.started:
+            self._stop(attempt, Stop.CANCELLED, order.reason)
+        else:
+            self._drop(attempt, RETURNED_WITHDRAWN)
+
+    def _drop(self, attempt: Attempt, reason: str) -> None:
+        """Hand back what waits for a slot."""
+        self._waiting_count -= 1
+        self._answer(attempt, returned(attempt.assign, reason))
+
+    def _timed_out(self, attempt: Attempt) -> None:
+        if attempt.answered or attempt.stop is not None:
+            return
+        seconds = self._monotonic() - attempt.started
+        self._stop(
+            attempt, Stop.TIMEOUT, f"step {attempt.assign.name!r} ran for {seconds:.3g} s, its timeout is {attempt.action.timeout_s:g} s"
+        )
+        if attempt.task is None:  # a thread can't be ended: its slot stays in use until it returns
+            self._answer(attempt, stopped(attempt))
+
+    def _stop(self, attempt: Attempt, stop: Stop, reason: str) -> None:
+        """Ask an attempt to stop. It is answered when it has, or after STOP_GRACE_S if it is a task that doesn't."""
+        if attempt.stop is not None:
+            return
+        attempt.reason = reason
+        attempt.stop = stop
+        if attempt.waiter is not None:
+            attempt.waiter.cancel()
+        if attempt.task is not None:
+            if attempt.entered:
+                attempt.task.cancel()
+            self._watch.end(attempt)
+            attempt.timer = self._loop.call_later(STOP_GRACE_S, self._overdue, attempt)
+
+    def _overdue(self, attempt: Attempt) -> None:
+        if not attempt.answered:
+            log.warning("step %s of run %s was cancelled %g s ago and still runs", attempt.action.name, attempt.assign.run, STOP_GRACE_S)
+            self._answer(attempt, stopped(attempt))
+
+    # ---- what is told while it runs -----------------------------------------------------------------------------
+
+    def _accept(self, attempt: Attempt) -> None:
+        attempt.accepted = True
+        self._report_accepted(attempt, attempt.take_hold())
+
+    def _report_accepted(self, attempt: Attempt, hold: Hold | None) -> None:
+        assign = attempt.assign
+        self._reports.put(Accepted(assign.run, assign.step, assign.attempt, assign.token), hold=hold)
+
+    def refresh(self, attempt: Attempt, extend_ms: int) -> None:
+        """The attempt may run for `extend_ms` from now."""
+        if attempt.answered or attempt.stop is not None:
+            return
+        assign = attempt.assign
+        self._watch.extend(attempt, extend_ms / 1000)
+        self._reports.put(Refresh(assign.run, assign.step, assign.attempt, assign.token, extend_ms))
+
+    def release_slot(self, attempt: Attempt) -> None:
+        """The attempt goes on without its slot."""
+        if attempt.released or attempt.answered:
+            return
+        attempt.released = True
+        if attempt.has_slot:
+            assign = attempt.assign
+            attempt.has_slot = False
+            self._reports.put(records.Lent(assign.run, assign.step, assign.attempt, assign.token))
+            self._slots.give()
+
+    def report_holding(self) -> None:
+        """Tell of every attempt held, because the leader may have lost sight of them."""
+        held = [(a.assign.run, a.assign.step, a.assign.attempt, a.assign.token) for a in self._held.values()]
+        self._reports.put(Holding(held), 64 + 96 * len(held))
+
+    @property
+    def holding_count(self) -> int:
+        """How many attempts are held."""
+        return len(self._held)
+
+    # ---- the end ------------------------------------------------------------------------------------------------
+
+    def fence(self) -> None:
+        """Stop everything and answer for nothing: the mesh may have given it to others by now."""
+        self._fenced = True
+        for attempt in list(self._held.values()):
+            if attempt.started:
+                self._stop(attempt, Stop.FENCED, "the worker lost touch with the mesh")
+            else:
+                self._drop(attempt, records.RETURNED_DRAINING)
+
+    def drain(self) -> None:
+        """Take no more, and hand back what has not started."""
+        self._draining = True
+        for attempt in list(self._held.values()):
+            if not attempt.started:
+                self._drop(attempt, records.RETURNED_DRAINING)
+
+    async def idle(self, timeout: float) -> bool:
+        """Wait until nothing is held. False when something still is after `timeout` seconds."""
+        if not self._held:
+            return True
+        self._idle = self._loop.create_future()
+        try:
+            await asyncio.wait_for(self._idle, timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def cancel(self) -> None:
+        """Ask whatever still runs to stop."""
+        for attempt in list(self._held.values()):
+            self._stop(attempt, Stop.DRAINING, "the worker is stopping")
+
+    def abandon(self) -> None:
+        """Answer for whatever didn't stop."""
+        for attempt in list(self._held.values()):
+            log.warning("step %s of run %s still runs as the worker stops", attempt.action.name, attempt.assign.run)
+            self._answer(attempt, stopped(attempt))

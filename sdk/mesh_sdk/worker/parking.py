@@ -1,0 +1,124 @@
+"""Sync steps that wait for children: each keeps its slot and its thread. A wait that could never end is refused.
+
+Rule: a wait is refused only when it surely can't end: every slot of this worker is held by a sync step that waits for a
+child, nothing has changed for STUCK_AFTER_S, a leader is there to ask, and it knows no other worker for those children.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from mesh_sdk.errors import MeshError, SpawnError, StepCancelled
+from mesh_sdk.worker.attempt import Attempt
+from mesh_sdk.worker.slots import Slots
+
+log = logging.getLogger(__name__)
+
+STUCK_AFTER_S = 5.0
+
+Result = TypeVar("Result")
+
+
+class Parked:
+    """One sync step that waits for one child."""
+
+    __slots__ = ("attempt", "refused", "task", "tied", "workflow")
+
+    def __init__(self, attempt: Attempt, workflow: str, tied: bool, task: asyncio.Task[Any]) -> None:
+        self.attempt = attempt
+        self.workflow = workflow
+        self.tied = tied
+        self.task = task
+        self.refused = False
+
+
+class Parking:
+    """The waits of one incarnation's sync steps.
+
+    Args:
+        slots: the worker's.
+        only_here: whether this worker is the only one that could run a workflow; asks the leader.
+    """
+
+    def __init__(self, slots: Slots, only_here: Callable[[str], Awaitable[bool]]) -> None:
+        self._slots = slots
+        self._only_here = only_here
+        self._parked: list[Parked] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._check: asyncio.Task[None] | None = None
+
+    async def wait(self, attempt: Attempt, workflow: str, tied: bool, work: Coroutine[Any, Any, Result]) -> Result:
+        """Wait on behalf of a sync step.
+
+        Args:
+            attempt: of the step.
+            workflow: the child's.
+            tied: the child can run on this worker only.
+            work: the wait itself.
+
+        Raises:
+            SpawnError: it could never end.
+            StepCancelled: the step was told to stop meanwhile.
+        """
+        task: asyncio.Task[Result] = asyncio.ensure_future(work)
+        parked = Parked(attempt, workflow, tied, task)
+        self._parked.append(parked)
+        attempt.waiter = task
+        self._changed()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if parked.refused:
+                raise SpawnError(self._reason(parked)) from None
+            if attempt.stop is not None:
+                raise StepCancelled(f"step {attempt.assign.name!r} was told to stop: {attempt.reason or attempt.stop.value}") from None
+            task.cancel()
+            raise
+        finally:
+            attempt.waiter = None
+            self._parked.remove(parked)
+            self._changed()
+
+    def close(self) -> None:
+        """Refuse nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._check is not None:
+            self._check.cancel()
+
+    def _reason(self, parked: Parked) -> str:
+        assign = parked.attempt.assign
+        return (
+            f"step {assign.workflow}:{assign.name} waits for its child {parked.workflow!r} with result_sync(), and so do the steps in all "
+            f"{self._slots.total} slots of this worker, the only one that could run the children: none of the waits could ever end; "
+            "make the step async (its slot is lent out while it waits), or give the worker more slots"
+        )
+
+    def _full(self) -> bool:
+        return len({id(parked.attempt) for parked in self._parked if parked.attempt.has_slot}) >= self._slots.total
+
+    def _changed(self) -> None:
+        """Whoever waits, waits since now in this company."""
+        self.close()
+        self._timer = None
+        if self._parked and self._full():
+            self._timer = asyncio.get_running_loop().call_later(STUCK_AFTER_S, self._look)
+
+    def _look(self) -> None:
+        self._check = asyncio.ensure_future(self._refuse_last())
+
+    async def _refuse_last(self) -> None:
+        parked = list(self._parked)
+        try:
+            for workflow in {each.workflow for each in parked if not each.tied}:
+                if not await self._only_here(workflow):
+                    return
+        except MeshError as error:
+            log.warning("all slots wait for children, and no leader says whether another worker could run them: %s", error)
+            return
+        if parked == self._parked and self._full():
+            parked[-1].refused = True
+            parked[-1].task.cancel()

@@ -1,0 +1,142 @@
+"""Making the worker known: is its id free, and has the leader journaled it?
+
+Rule: nothing runs before the leader has said so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from mesh_sdk.errors import RegistrationRefused
+from mesh_sdk.protocol.codec import decode_leader_beat, decode_worker_beat
+from mesh_sdk.protocol.records import Register, Registered, WorkerBeat
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.bus import Bus
+from mesh_sdk.transport.errors import NoResponders, TransportError
+from mesh_sdk.worker.reports import Reports
+
+PROBE_TIMEOUT_S = 0.5
+REPEAT_S = 2.0
+REPEAT_S_MAX = 10.0
+STILL_BEATS_S = 1.5
+
+
+async def await_free_id(bus: Bus, subjects: Subjects, worker: str, ttl_s: float) -> None:
+    """Make sure that nobody else is this worker.
+
+    Args:
+        bus: the connection.
+        subjects: of the namespace.
+        worker: the id that is wanted.
+        ttl_s: how long a holder that does not go is listened for.
+
+    Raises:
+        RegistrationRefused: another process holds the id and goes on beating.
+    """
+    try:
+        answer = await bus.request(subjects.control(worker), b'{"ask":"who"}', PROBE_TIMEOUT_S)
+    except NoResponders:
+        return
+    except TransportError:
+        answer = b""
+    heard: list[tuple[float, WorkerBeat]] = []
+    loop = asyncio.get_running_loop()
+
+    def on_beat(_subject: str, _reply: str, data: bytes) -> None:
+        with suppress(msgspec.MsgspecError):  # not a beat of this version: nothing to go by
+            heard[:] = [(loop.time(), decode_worker_beat(data))]
+
+    beats = await bus.subscribe(subjects.worker_beat(worker), on_beat)
+    silence: asyncio.Future[None] = loop.create_future()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(silence, ttl_s)
+    await beats.close()
+    if heard and loop.time() - heard[0][0] < STILL_BEATS_S:
+        beat = heard[0][1]
+        raise RegistrationRefused(
+            f"worker id {worker!r} is held by {_holder(answer, beat)}, which is alive: "
+            "stop it, or give this worker another id (MESH_WORKER_ID or id=)"
+        )
+
+
+def _holder(answer: bytes, beat: WorkerBeat) -> str:
+    told: dict[str, Any] = {}
+    with suppress(msgspec.MsgspecError):
+        told = msgspec.json.decode(answer, type=dict[str, Any])
+    started = told.get("started_ms", beat.started_ms)
+    return f"worker {told.get('name', beat.name)!r} (started {_time(started)}, incarnation {told.get('incarnation', beat.incarnation)})"
+
+
+def _time(milliseconds: object) -> str:
+    from datetime import UTC, datetime
+
+    if not isinstance(milliseconds, int) or not milliseconds:
+        return "at an unknown time"
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+class Registration:
+    """Registers one incarnation with whoever leads.
+
+    Args:
+        bus: the connection.
+        subjects: of the namespace.
+        reports: of this incarnation.
+        incarnation: whose answer counts.
+    """
+
+    def __init__(self, bus: Bus, subjects: Subjects, reports: Reports, incarnation: str) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._reports = reports
+        self._incarnation = incarnation
+        self._term = 0
+        self._answer: asyncio.Future[str] | None = None
+        self._new_term = asyncio.Event()
+
+    async def register(self, register: Register) -> None:
+        """Return once the leader has journaled the registration.
+
+        Raises:
+            RegistrationRefused: it won't have it.
+        """
+        self._answer = answer = asyncio.get_running_loop().create_future()
+        beats = await self._bus.subscribe(self._subjects.leader_beat, self._on_beat)
+        wait = REPEAT_S
+        try:
+            while not answer.done():
+                self._new_term.clear()
+                await asyncio.shield(self._reports.put(register, 1024))
+                await self._first(answer, wait)
+                wait = min(REPEAT_S_MAX, wait * 1.5)
+        finally:
+            await beats.close()
+        if refused := answer.result():
+            raise RegistrationRefused(refused)
+
+    async def _first(self, answer: asyncio.Future[Any], timeout: float) -> None:
+        """Wait for the answer, a new leader, or `timeout`."""
+        term: asyncio.Future[Any] = asyncio.ensure_future(self._new_term.wait())
+        try:
+            await asyncio.wait([answer, term], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            term.cancel()
+
+    def on_registered(self, notice: Registered) -> bool:
+        """Take the leader's answer. False when it answers nothing that was asked: see `refused` then."""
+        if notice.incarnation != self._incarnation or self._answer is None or self._answer.done():
+            return False
+        self._answer.set_result(notice.refused)
+        return True
+
+    def _on_beat(self, _subject: str, _reply: str, data: bytes) -> None:
+        with suppress(msgspec.MsgspecError):  # not a beat of this version
+            beat = decode_leader_beat(data)
+            if beat.term > self._term:
+                if self._term:
+                    self._new_term.set()
+                self._term = beat.term

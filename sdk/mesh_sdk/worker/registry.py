@@ -1,0 +1,94 @@
+"""What the worker has registered: workflows by name, and the step behind every action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mesh_sdk.errors import DefinitionError
+from mesh_sdk.protocol.definitions import WorkflowDefinition
+from mesh_sdk.protocol.ids import pool_id
+from mesh_sdk.serialize import is_untyped
+from mesh_sdk.step import BoundStep
+from mesh_sdk.workflow import BoundWorkflow, find_workflow
+
+
+class Action:
+    """One step, laid out for the hot path.
+
+    Attributes:
+        name: `workflow:step`.
+        parse: bytes of the run's input to what the step takes.
+        invoke: calls the step with (input, context).
+        dump: the step's result to bytes.
+        reads_input: the input is parsed before the step is called.
+        is_async: `invoke` gives a coroutine.
+        timeout_s: of one attempt.
+        sticky: the workflow's strategy, "" for none.
+    """
+
+    __slots__ = ("dump", "invoke", "is_async", "name", "parse", "reads_input", "sticky", "timeout_s")
+
+    def __init__(self, definition: WorkflowDefinition, step: BoundStep) -> None:
+        self.name = f"{definition.name}:{step.name}"
+        self.parse: Callable[[bytes], Any] = step.parse_input
+        self.invoke = step.invoke
+        self.dump: Callable[[Any], bytes] = step.dump_output
+        self.reads_input = step.wants_input or not is_untyped(step.spec.input_type)
+        self.is_async = step.is_async
+        self.timeout_s = step.definition.timeout_ms / 1000
+        self.sticky = definition.sticky
+
+
+class Registry:
+    """The workflows of one worker."""
+
+    def __init__(self) -> None:
+        self._workflows: dict[str, BoundWorkflow] = {}
+        self._actions: dict[tuple[str, str], Action] = {}
+
+    def add(self, thing: object) -> None:
+        """Register a workflow.
+
+        Args:
+            thing: a workflow, a task, a class decorated by `@mesh.workflow()`, or an instance of one.
+
+        Raises:
+            DefinitionError: when it is none of them, can't work, or its name is taken.
+        """
+        workflow, instance = find_workflow(thing)
+        if workflow.name in self._workflows:
+            raise DefinitionError(f"workflow {workflow.name!r} is registered on this worker already: register each name once")
+        bound = workflow.bind(instance)
+        self._workflows[workflow.name] = bound
+        for step in bound.steps:
+            self._actions[workflow.name, step.name] = Action(bound.definition, step)
+
+    def find(self, workflow: str, step: str) -> Action | None:
+        """What to run for a step; None when it isn't registered here."""
+        return self._actions.get((workflow, step))
+
+    def definition(self, workflow: str) -> WorkflowDefinition | None:
+        """The definition of a workflow; None when it isn't registered here."""
+        bound = self._workflows.get(workflow)
+        return bound.definition if bound else None
+
+    def definitions(self) -> list[WorkflowDefinition]:
+        """Every workflow registered."""
+        return [bound.definition for bound in self._workflows.values()]
+
+    def actions(self) -> list[str]:
+        """Every action registered."""
+        return [action.name for action in self._actions.values()]
+
+    @property
+    def pool(self) -> str:
+        """The pool of workers that register exactly these actions."""
+        return pool_id(self.actions())
+
+    def names(self) -> Iterable[str]:
+        """Names of the workflows."""
+        return self._workflows.keys()
+
+    def __len__(self) -> int:
+        return len(self._workflows)

@@ -1,0 +1,324 @@
+"""A worker at work: connects, opens an incarnation, opens another when that one had to be given up, and ends in order.
+
+Rule: whatever was started is ended here, in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from mesh_sdk.client import Client
+from mesh_sdk.config import Settings
+from mesh_sdk.protocol import ids
+from mesh_sdk.protocol.records import VERSION, Register, Registered, WorkerBeat
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.identity import Identity
+from mesh_sdk.worker.locals import Locals
+from mesh_sdk.worker.observer import Observer
+from mesh_sdk.worker.parts import Parts
+from mesh_sdk.worker.presence import Presence
+from mesh_sdk.worker.pulse import Pulse
+from mesh_sdk.worker.registration import await_free_id
+from mesh_sdk.worker.session import Session
+from mesh_sdk.worker.slots import Slots
+from mesh_sdk.worker.threads import Threads
+
+if TYPE_CHECKING:
+    from mesh_sdk.transport.bus import Bus, Subscription
+
+log = logging.getLogger(__name__)
+
+LOOK_TICKS = 5
+"""Every how many ticks of the pulse the session is looked at."""
+
+PRESENCE_TTL_S = 5.0
+PRESENCE_TTL_CLUSTER_S = 15.0
+"""A replicated bucket pauses writes for seconds when its leader dies."""
+
+
+class Runtime:
+    """One running worker.
+
+    Args:
+        settings: where the mesh is.
+        identity: who the worker is.
+        observer: told what happens.
+        clock: the machine's.
+        sdk: version of the SDK, for the registration.
+
+    Attributes:
+        on_tick: called with every tick of the main loop.
+    """
+
+    def __init__(self, settings: Settings, identity: Identity, observer: Observer, clock: Clock, sdk: str) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._clock = clock
+        self._observer = observer
+        self._sdk = sdk
+        self._subjects = Subjects(settings.namespace)
+        self.slots = Slots(identity.slots)
+        self.threads = Threads(2 * identity.slots)
+        self.on_tick: Callable[[], None] | None = None
+        self._started_ms = clock.wall_ms()
+        self._client = Client(settings, asyncio.get_running_loop())
+        self._pulse = Pulse(clock.monotonic, self._tick)
+        self._ticks = 0
+        self._stop = asyncio.Event()
+        self._cancel = asyncio.Event()
+        self._fenced = asyncio.Event()
+        self._incarnation = ids.incarnation_id(self._started_ms, secrets.token_bytes(3))
+        self._presence: Presence | None = None
+        self._session: Session | None = None
+        self._bus: Bus | None = None
+        self._subscriptions: list[Subscription] = []
+
+    # ---- what others may ask ------------------------------------------------------------------------------------
+
+    def request_stop(self) -> None:
+        """Begin to drain; asked a second time, tell the steps to stop."""
+        if self._stop.is_set():
+            self._cancel.set()
+        self._stop.set()
+
+    async def register_again(self) -> None:
+        """Tell the leader of changed labels."""
+        if self._session is not None and self._session.ready:
+            await self._session.register_again(self._register())
+
+    @property
+    def ready(self) -> bool:
+        """The leader has journaled the registration, and the worker takes work."""
+        return self._session is not None and self._session.ready and not self._session.draining
+
+    @property
+    def draining(self) -> bool:
+        """The worker finishes what it holds and takes nothing new."""
+        return self._session is not None and self._session.draining
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """Milliseconds since 1970 of the last beat that went out."""
+        return self._presence.beat_ms if self._presence is not None else 0
+
+    @property
+    def reports_waiting(self) -> int:
+        """Reports that are not stored yet."""
+        return self._session.reports.waiting if self._session is not None else 0
+
+    @property
+    def connected(self) -> bool:
+        """The connection is up."""
+        return self._bus is not None and self._bus.connected
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the worker takes work, and in words how it stands."""
+        if self.draining:
+            return False, "draining"
+        if not self.ready:
+            return False, "not registered"
+        return (True, "ready") if self.connected else (False, "no connection to NATS")
+
+    # ---- its life -----------------------------------------------------------------------------------------------
+
+    async def run(self, on_ready: Callable[[], None], grace_s: float) -> None:
+        """Work until `request_stop`.
+
+        Args:
+            on_ready: called once the leader has journaled the registration.
+            grace_s: how long running steps get when the worker stops.
+
+        Raises:
+            ConnectionFailed: no server.
+            RegistrationRefused: the id is held, or the leader won't have the definitions.
+        """
+        try:
+            parts = await self._open()
+            await self._work(parts, on_ready)
+            await self._finish(grace_s)
+        finally:
+            await self._close()
+
+    async def _open(self) -> Parts:
+        identity, subjects = self._identity, self._subjects
+        bus = await self._client.bus()
+        ttl_s = _presence_ttl_s()
+        if identity.chosen:
+            await await_free_id(bus, subjects, identity.worker, ttl_s)
+        self._client.on_notice(Registered, self._on_registered)
+        self._subscriptions.append(await bus.subscribe(subjects.control(identity.worker), self._on_control))
+        self._subscriptions.append(await bus.subscribe(subjects.control_all, self._on_control))
+        self._bus = bus
+        self.threads.open()
+        self._pulse.start()
+        self._presence = Presence(self._connect, subjects, identity.worker, self._beat, ttl_s=ttl_s, clock=self._clock)
+        self._presence.start()
+        return Parts(
+            worker=identity.worker,
+            view=identity,
+            bus=bus,
+            subjects=subjects,
+            client=self._client,
+            registry=identity.registry,
+            slots=self.slots,
+            threads=self.threads,
+            locals=Locals(),
+            observer=self._observer,
+            clock=self._clock,
+            presence=self._presence,
+            pulse=self._pulse,
+        )
+
+    async def _work(self, parts: Parts, on_ready: Callable[[], None]) -> None:
+        while not self._stop.is_set():
+            self._fenced.clear()
+            self._session = session = Session(parts, self._incarnation, self._fenced.set)
+            if await self._until_stopped(session.open(self._register())):
+                self._say_registered(parts)
+                on_ready()
+                await self._until_stopped(self._fenced.wait())
+            if self._fenced.is_set() and not self._stop.is_set():
+                log.warning("worker %s lost touch with the mesh: it comes back as a new incarnation", parts.worker)
+                await session.bury()
+                self._incarnation = ids.incarnation_id(self._clock.wall_ms(), secrets.token_bytes(3))
+
+    async def _finish(self, grace_s: float) -> None:
+        session = self._session
+        if session is None:
+            return
+        log.info("worker %s drains: %d steps to finish, %g s for them", self._identity.worker, session.steps.holding_count, grace_s)
+        draining = asyncio.ensure_future(session.drain(grace_s))
+        cancel = asyncio.ensure_future(self._cancel.wait())
+        await asyncio.wait({draining, cancel}, return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            session.steps.cancel()
+        await draining
+        cancel.cancel()
+        await session.leave()
+        log.info("worker %s has left", self._identity.worker)
+
+    async def _close(self) -> None:
+        self._pulse.stop()
+        if self._presence is not None:
+            await self._presence.stop()
+        for subscription in self._subscriptions:
+            await subscription.close()
+        self.threads.close()
+        await self._client.close()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, object]) -> bool:
+        """Await `work`, unless the worker is to stop before. Whether it was finished."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        if task.cancelled():
+            return False
+        task.result()
+        return True
+
+    # ---- what it says of itself -----------------------------------------------------------------------------------
+
+    def _register(self) -> Register:
+        identity = self._identity
+        return Register(
+            name=identity.named,
+            slots=self.slots.total,
+            workflows=identity.registry.definitions(),
+            labels=identity.labels(),
+            client=self._client.client_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            sdk=self._sdk,
+        )
+
+    def _beat(self) -> WorkerBeat:
+        session = self._session
+        return WorkerBeat(
+            VERSION,
+            self._identity.worker,
+            self._incarnation,
+            self._identity.named,
+            self.slots.total,
+            self.slots.used,
+            int(self._pulse.lag_s() * 1000),
+            self.threads.count_max,
+            self.threads.busy,
+            session is not None and session.draining,
+            self._started_ms,
+        )
+
+    def _say_registered(self, parts: Parts) -> None:
+        identity = self._identity
+        log.info(
+            "worker %s (%s) connected to %s, namespace %s, registered %s (pool %s), %d slots",
+            identity.worker,
+            identity.named,
+            ", ".join(self._settings.servers),
+            self._settings.namespace,
+            ", ".join(identity.registry.names()),
+            parts.registry.pool,
+            self.slots.total,
+        )
+
+    # ---- what comes in --------------------------------------------------------------------------------------------
+
+    def _tick(self, late_s: float) -> None:
+        self._observer.loop_lag(late_s)
+        if self.on_tick is not None:
+            self.on_tick()
+        self._ticks += 1
+        if self._ticks % LOOK_TICKS == 0 and self._session is not None:
+            self._session.look()
+
+    def _on_registered(self, notice: Registered) -> None:
+        if self._session is not None and notice.worker == self._identity.worker:
+            self._session.on_registered(notice)
+
+    def _on_control(self, _subject: str, reply: str, data: bytes) -> None:
+        session = self._session
+        with suppress(ValueError):  # an empty or foreign question is a mere probe
+            question = json.loads(data or b"{}")
+            if isinstance(question, dict) and question.get("ask") == "holding" and session is not None:
+                session.report_holding()
+        if reply and self._bus is not None:
+            self._bus.publish(reply, json.dumps(self._about()).encode())
+
+    def _about(self) -> dict[str, object]:
+        return {
+            "worker": self._identity.worker,
+            "incarnation": self._incarnation,
+            "name": self._identity.named,
+            "started_ms": self._started_ms,
+            "running": self.slots.used,
+            "slots": self.slots.total,
+            "holding": self._session.steps.holding_count if self._session is not None else 0,
+        }
+
+    async def _connect(self) -> Bus:
+        from mesh_sdk.transport.connection import connect
+
+        settings = self._settings
+        return await connect(
+            settings.servers, name=f"mesh worker {self._identity.worker} presence", connect_timeout=settings.connect_timeout_s
+        )
+
+
+def _presence_ttl_s() -> float:
+    replicas = os.environ.get("MESH_REPLICAS", "1")
+    return PRESENCE_TTL_CLUSTER_S if replicas.isdigit() and int(replicas) > 1 else PRESENCE_TTL_S

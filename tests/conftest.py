@@ -1,0 +1,22 @@
+"""What every test can use: a server of its module, clean settings, processes that find the packages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = ("MESH_URL", "NATS_URL", "MESH_NAMESPACE", "MESH_WORKER_ID", "MESH_REPLICAS", "MESH_NATS_SERVER_BIN")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    """Settings of the developer's shell must not leak in; processes that tests start find `mesh`, `mesh_sdk` and `tests`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SETTINGS:
+            patch.delenv(name, raising=False)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "sdk")]))
+        yield

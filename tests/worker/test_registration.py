@@ -1,0 +1,105 @@
+"""Becoming known: ids that are held, refusals, leaders that come late, labels that change."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mesh_sdk import Context, DefinitionError, Mesh, RegistrationRefused
+from mesh_sdk.protocol.codec import encode
+from mesh_sdk.protocol.records import VERSION, LeaderBeat, Register
+from mesh_sdk.worker import runtime
+from tests.worker.conftest import running
+from tests.worker.leader import Leader
+
+
+def _clerk(mesh: Mesh, **more: object):
+    @mesh.task(name="work")
+    async def work(ctx: Context) -> None: ...
+
+    return mesh.worker("clerk", workflows=[work], **more)
+
+
+async def test_each_start_has_an_id_of_its_own_unless_one_is_named(leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
+    async with running(_clerk(mesh)), running(_clerk(mesh)):
+        ids = {each.worker for each in leader.reports if isinstance(each.record, Register)}
+        assert len(ids) == 2
+        assert all(worker.startswith("clerk-") for worker in ids)
+    monkeypatch.setenv("MESH_WORKER_ID", "w-9")
+    async with running(_clerk(mesh)):
+        assert leader.reports[-1].worker == "w-9"
+
+
+async def test_an_id_is_taken_over_when_its_holder_is_gone(leader: Leader, mesh: Mesh):
+    async with running(_clerk(mesh, id="w-1")):
+        pass
+    async with running(_clerk(mesh, id="w-1")):
+        pass
+    incarnations = [each.incarnation for each in leader.reports if isinstance(each.record, Register)]
+    assert len(incarnations) == 2
+    assert incarnations == sorted(set(incarnations))
+
+
+async def test_an_id_that_somebody_holds_is_refused_with_the_holders_name(leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
+    async with running(_clerk(mesh, id="w-1")):
+        monkeypatch.setattr(runtime, "PRESENCE_TTL_S", 1.2)
+        with pytest.raises(RegistrationRefused, match="'w-1' is held by worker 'clerk'"):
+            await _clerk(mesh, id="w-1").serve(stop=asyncio.Event())
+
+
+async def test_the_leaders_refusal_reaches_the_user(leader: Leader, mesh: Mesh):
+    leader.refuse = "workflow 'work' has a cycle"
+    with pytest.raises(RegistrationRefused, match="has a cycle"):
+        await _clerk(mesh).serve(stop=asyncio.Event())
+
+
+async def test_a_registration_is_repeated_for_a_new_leader(leader: Leader, mesh: Mesh):
+    leader.answer = False
+    stop, ready = asyncio.Event(), asyncio.Event()
+    serving = asyncio.ensure_future(_clerk(mesh).serve(stop=stop, on_ready=lambda _: ready.set()))
+    await leader.report(Register)
+    leader.bus.publish(leader.subjects.leader_beat, encode(LeaderBeat(VERSION, "a", 1, 1)))
+    leader.bus.publish(leader.subjects.leader_beat, encode(LeaderBeat(VERSION, "b", 2, 2)))
+    leader.answer = True
+    async with asyncio.timeout(5):
+        await ready.wait()
+    stop.set()
+    await serving
+
+
+async def test_a_worker_that_is_not_registered_yet_can_be_stopped(leader: Leader, mesh: Mesh):
+    leader.answer = False
+    stop = asyncio.Event()
+    serving = asyncio.ensure_future(_clerk(mesh).serve(stop=stop))
+    await leader.report(Register)
+    stop.set()
+    async with asyncio.timeout(10):
+        await serving
+
+
+async def test_labels_of_a_live_worker_change(leader: Leader, mesh: Mesh):
+    worker = _clerk(mesh)
+    async with running(worker):
+        await worker.set_labels({"gpu": "none"})
+        assert leader.reports[-1].record.labels == {"gpu": "none"}
+
+
+async def test_what_can_not_be_a_worker_is_refused_at_once(mesh: Mesh):
+    with pytest.raises(DefinitionError, match="nothing registered"):
+        await mesh.worker("idle").serve()
+    with pytest.raises(DefinitionError, match="-3"):
+        mesh.worker("idle", slots=-3)
+    with pytest.raises(DefinitionError, match="registered on this worker already"):
+
+        @mesh.task()
+        async def twice(ctx: Context) -> None: ...
+
+        mesh.worker("clerk", workflows=[twice, twice])
+
+
+async def test_presence_is_there_while_the_worker_is(leader: Leader, mesh: Mesh):
+    bucket = leader.bus.bucket(leader.subjects.workers_bucket)
+    async with running(_clerk(mesh, id="w-1")):
+        assert "w-1" in await bucket.entries()
+    assert "w-1" not in await bucket.entries()
