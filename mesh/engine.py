@@ -23,6 +23,7 @@ from mesh.scheduler.loop import Poison, Probe
 from mesh.scheduler.standby import Standby
 from mesh.scheduler.term import LeaseLost, Term
 from mesh.store.topology import Topology
+from mesh_sdk.errors import ConfigurationError
 from mesh_sdk.observe.health import HealthServer, LoopBeat
 from mesh_sdk.observe.metrics import SchedulerMetrics
 from mesh_sdk.protocol.subjects import Subjects
@@ -46,7 +47,7 @@ class Engine:
         url: NATS servers, separated by commas.
         namespace: whose work it schedules.
         metrics_port: where `/metrics /healthz /readyz` are served; None for nowhere.
-        replicas: copies of every stream; 1 on one server, 3 on a cluster.
+        replicas: copies of every stream; None for MESH_REPLICAS, else 3 on a cluster of three or more servers, else 1.
         live_runs_max: past it, starts wait on disk.
         finished_runs_max: finished runs that are remembered.
         probe: told at each phase of each frame; for tests.
@@ -60,7 +61,7 @@ class Engine:
         self._url = url
         self._subjects = Subjects(namespace)
         self._metrics_port = metrics_port
-        self._replicas = replicas or int(os.environ.get("MESH_REPLICAS", "0"))
+        self._replicas = replicas or _replicas_wished()
         self._live_runs_max = live_runs_max
         self._finished_runs_max = finished_runs_max
         self._probe = probe
@@ -83,7 +84,7 @@ class Engine:
         beat = LoopBeat(asyncio.get_running_loop().time)
         beating = asyncio.create_task(_beat(beat))
         try:
-            topology = Topology(self._subjects, self._replicas or 1)
+            topology = Topology(self._subjects, self._replicas or (3 if bus.cluster_size >= 3 else 1))
             await topology.ensure(bus)
             follower = Follower(bus, self._subjects, self._finished_runs_max)
             await follower.start()
@@ -243,6 +244,14 @@ class _Once:
 
     def check(self) -> tuple[bool, str]:
         return self.said, "leads or follows" if self.said else "neither leads nor follows yet"
+
+
+def _replicas_wished() -> int:
+    """MESH_REPLICAS, 0 when it is not set."""
+    text = os.environ.get("MESH_REPLICAS", "").strip()
+    if text and text not in ("1", "3", "5"):
+        raise ConfigurationError(f"MESH_REPLICAS is {text!r}: use 1, 3 or 5, or leave it away")
+    return int(text or 0)
 
 
 async def _beat(beat: LoopBeat) -> None:

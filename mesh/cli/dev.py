@@ -16,7 +16,7 @@ import click
 from mesh.cli import options
 from mesh.cli.exits import Exit
 from mesh.cli.sources import Sources
-from mesh.cli.supervisor import Child, ChildFailed, Stopped, Supervisor
+from mesh.cli.supervisor import Child, ChildFailed, Stopped, Supervisor, mesh_command, port_arguments
 from mesh.cli.where import DEV_FILE
 from mesh.errors import PortTaken
 from mesh.server import EmbeddedServer
@@ -119,10 +119,7 @@ class _Dev:
     def _child(self, name: str, arguments: list[str], offset: int) -> Child:
         # As options, so that they win over what the user's module says.
         where = ["--url", self._server.url, "--namespace", self._namespace, "--log-level", self._log_level]
-        metrics = (
-            ["--metrics-port", str(self._metrics_port + offset if self._metrics_port else 0)] if self._metrics_port is not None else []
-        )
-        return Child(name, [*arguments, *where, *metrics], dict(os.environ))
+        return Child(name, mesh_command(*arguments, *where, *port_arguments(self._metrics_port, offset)), dict(os.environ))
 
     @contextmanager
     def _file(self) -> Iterator[None]:

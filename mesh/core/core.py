@@ -46,6 +46,8 @@ class Core(Spawning):
         self.state = state
         self.token = token
         self.out: list[facts.Fact] = []
+        self._settled = False
+        """Whether what an older leader left half done has been finished; see `settle`."""
         self._arms: dict[type, Callable[[Any, Sender], None]] = {
             wire.Start: self.start,
             wire.Cancel: self.cancel,
@@ -74,6 +76,24 @@ class Core(Spawning):
         """A new journal frame begins; all its records happen at this core time (which never goes back)."""
         if now > self.state.now:
             self.state.now = now
+        if not self._settled:
+            self.settle()
+
+    def settle(self) -> None:
+        """Finish what the last record implies: an older leader may have died between two frames of one decision.
+
+        After a whole decision there is nothing to do: every run without open steps has ended, no step waits for a
+        place that is free. Part of an input that is decided again does not get here: its attempt is known to be over.
+        """
+        self._settled = True
+        for run in list(self.state.runs.values()):
+            if not run.left:
+                self.finish(run, run.outcome(), "")
+        for id, (reason, _) in list(self.state.awaited.items()):
+            if (cancelled := self.state.runs.get(id)) is not None:
+                self.finish(cancelled, wire.CANCELLED, reason)
+        for pool in list(self.state.pools.values()):
+            self.pump(pool)
 
     def decide(self, input: Any, sender: Sender) -> None:
         """Decide one input: its records are made, applied, and wait in `out`."""
@@ -200,6 +220,8 @@ class Core(Spawning):
             self.record(facts.AttemptEnded(attempt.token))
         elif report.reason == wire.RETURNED_REDELIVERED:
             self._lose(attempt, sender.name, "delivered twice: whoever had it first did not answer in time")
+        elif report.reason == wire.RETURNED_UNKNOWN_ACTION:
+            self._lose(attempt, sender.name, f"worker {sender.name} does not know {attempt.step.action}, which it registered")
         else:
             self.record(facts.StepReturned(attempt.token, sender.name, report.reason))
             if attempt.step.state is READY:
@@ -227,7 +249,8 @@ class Core(Spawning):
             return
         if not attempt.held:
             self.record(facts.StepAccepted(attempt.token, sender.name))
-        self.record(facts.StepRefreshed(attempt.token, max(attempt.until, self.state.now) + report.extend_ms))
+        if attempt.until:
+            self.record(facts.StepRefreshed(attempt.token, max(attempt.until, self.state.now) + report.extend_ms))
 
     # ---- workers that go, lanes that are lost --------------------------------------------------------------------------------
 
@@ -255,12 +278,9 @@ class Core(Spawning):
             attempt = self.state.attempts.get(token)
             if attempt is None or attempt.held:
                 continue
-            if attempt.step.current is attempt:
-                self.record(facts.StepReturned(token, "", "lanes lost"))
-                if attempt.step.state is READY:
-                    self.place(attempt.step)
-            else:
-                self.record(facts.AttemptEnded(token))
+            self.hand_back(attempt, "lanes lost")
+            if attempt.step.state is READY:
+                self.place(attempt.step)
         self.record(facts.LanesSettled())
         for pool in list(self.state.pools.values()):
             self.pump(pool)
@@ -269,6 +289,8 @@ class Core(Spawning):
 
     def next_at(self) -> int | None:
         """Core time at which `TimePassed` is due, None when nothing waits for a time."""
+        if not self._settled:
+            return self.state.now
         timer = self.state.timers.next_at()
         lanes = self.state.lanes_until
         if lanes and (timer is None or lanes < timer):
@@ -319,15 +341,16 @@ class Core(Spawning):
 
     def cancel(self, input: wire.Cancel, sender: Sender) -> None:
         """End a run, wherever it is; one whose start was not read yet will be cancelled when it is."""
-        run = self.state.runs.get(input.run)
+        id = self.state.repeats.get(input.run, input.run)
+        run = self.state.runs.get(id)
         reason = input.reason or "cancelled"
         if run is not None:
             held = [step.current for step in run.steps if step.state in (OUT, HELD)]
             self.finish(run, wire.CANCELLED, reason)
             for pool in {a.pool.id: a.pool for a in held if a is not None and a.pool is not None}.values():
                 self.pump(pool)
-        elif not self.state.finished.knows(input.run) and input.run not in self.state.awaited:
-            self.record(facts.CancelAwaited(input.run, reason, sender.time_ms))
+        elif not self.state.finished.knows(id) and id not in self.state.awaited:
+            self.record(facts.CancelAwaited(id, reason, sender.time_ms))
 
     def _cancels_passed(self, input: CancelsPassed, sender: Sender) -> None:
         if any(at < input.before for _, at in self.state.awaited.values()):

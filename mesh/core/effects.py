@@ -38,7 +38,7 @@ Address = tuple[str, str]
 class Effects:
     """What is to be sent, in order."""
 
-    __slots__ = ("answered", "definitions", "notices", "private", "registered", "rejected", "released", "shared")
+    __slots__ = ("answered", "definitions", "lanes_lost", "notices", "private", "registered", "rejected", "released", "shared")
 
     def __init__(self) -> None:
         self.shared: dict[str, list[Order]] = {}
@@ -49,6 +49,8 @@ class Effects:
         self.answered: list[str] = []
         """Tokens whose lane messages are not needed any more."""
         self.definitions: list[facts.WorkflowDefined] = []
+        self.lanes_lost = False
+        """Whatever was on its way to the lanes before is void."""
         self.registered = False
         """Workers have come or gone: the pools' consumers are to follow."""
         self.rejected: list[facts.InputRejected] = []
@@ -77,6 +79,7 @@ class Teller:
             facts.WorkerRefused: self._worker_refused,
             facts.WorkerGone: self._gone,
             facts.InputRejected: self._rejected,
+            facts.LanesReset: self._lanes_lost,
         }
 
     def tell(self, records: Iterable[facts.Fact]) -> Effects:
@@ -138,7 +141,10 @@ class Teller:
         if run is None:
             return
         if run.client:
-            self._notice(run.client, done(run), effects)
+            notice = done(run)
+            self._notice(run.client, notice, effects)
+            for client in run.also or ():
+                self._notice(client, notice, effects)
         if record.status in (CANCELLED, TIMED_OUT):
             self._withdraw_all(run, record.reason, effects)
 
@@ -155,6 +161,8 @@ class Teller:
             self._notice(record.client, done(run), effects)
 
     def _repeated(self, record: facts.StartRepeated, effects: Effects) -> None:
+        if not record.client:
+            return
         run = self.state.find(record.run)
         if record.requested != record.run:
             self._notice(record.client, Started(record.requested, record.run), effects)
@@ -173,10 +181,14 @@ class Teller:
         self._notice(record.client, Registered(record.worker, record.incarnation), effects)
 
     def _worker_refused(self, record: facts.WorkerRefused, effects: Effects) -> None:
-        self._notice(record.client, Registered(record.worker, record.incarnation, record.reason), effects)
+        if record.client:
+            self._notice(record.client, Registered(record.worker, record.incarnation, record.reason), effects)
 
     def _gone(self, record: facts.WorkerGone, effects: Effects) -> None:
         effects.registered = True
+
+    def _lanes_lost(self, record: facts.LanesReset, effects: Effects) -> None:
+        effects.lanes_lost = True
 
     def _rejected(self, record: facts.InputRejected, effects: Effects) -> None:
         effects.rejected.append(record)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from mesh.core.run import Run
 
@@ -25,6 +26,8 @@ class FinishedRuns:
         """Children out of the window whose parents live."""
         self.forgotten: dict[str, None] = {}
         self.forgotten_before: dict[str, None] = {}
+        self.horizon = ""
+        """The latest run id (they sort by time) that may have ended and is remembered nowhere any more."""
 
     def get(self, run: str) -> Run | None:
         return self.window.get(run) or self.kept.get(run)
@@ -35,6 +38,10 @@ class FinishedRuns:
 
     def __iter__(self) -> Iterator[Run]:
         return (self.window[id] for id in self.order)
+
+    def all(self) -> Iterator[Run]:
+        """Every run that is remembered whole."""
+        return chain(self.window.values(), self.kept.values())
 
     def __len__(self) -> int:
         return len(self.window)
@@ -56,6 +63,7 @@ class FinishedRuns:
 
     def _forget(self, run: Run) -> Run:
         if len(self.forgotten) >= IDS_MAX:
+            self.horizon = max(self.horizon, max(self.forgotten_before, default=""))
             self.forgotten_before, self.forgotten = self.forgotten, {}
         self.forgotten[run.id] = None
         return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
+from mesh_sdk.protocol.subjects import PRIORITIES
 
 
 class BadDefinition(Exception):
@@ -13,7 +14,7 @@ def validate(definition: WorkflowDefinition) -> None:
     """Refuse what no run could be made of: SDKs check the same, but nothing off the wire is trusted.
 
     Raises:
-        BadDefinition: no steps, two of one name, or a parent that doesn't stand before its child.
+        BadDefinition: no steps, two of one name, a parent that doesn't stand before its child, a number that can't be.
     """
     if not definition.name or not definition.steps:
         raise BadDefinition(f"workflow {definition.name!r} has no steps")
@@ -25,8 +26,19 @@ def validate(definition: WorkflowDefinition) -> None:
         for parent in step.parents:
             if not 0 <= parent < index:
                 raise BadDefinition(f"step {definition.name}:{step.name} has parent {parent}, which doesn't stand before it")
+        _validate_numbers(f"step {definition.name}:{step.name}", step)
     if definition.sticky not in ("", "SOFT", "HARD"):
         raise BadDefinition(f"workflow {definition.name!r} has sticky strategy {definition.sticky!r}, not SOFT or HARD")
+    if definition.priority not in PRIORITIES:
+        raise BadDefinition(f"workflow {definition.name!r} has priority {definition.priority}: use 1 (lowest) to 9")
+
+
+def _validate_numbers(what: str, step: StepDefinition) -> None:
+    numbers = (step.timeout_ms, step.schedule_timeout_ms, step.retries, step.backoff_factor, step.backoff_max_ms)
+    if min(numbers) < 0:
+        raise BadDefinition(f"{what} has a negative timeout, number of retries or backoff")
+    if step.priority and step.priority not in PRIORITIES:
+        raise BadDefinition(f"{what} has priority {step.priority}: use 1 (lowest) to 9, or 0 for its run's")
 
 
 class Flow:

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 from mesh.core.graph import Flow
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker, join
-from mesh.core.state import HARD_SCHEDULE_TIMEOUT_MS, State
+from mesh.core.state import State, schedule_timeout_ms
 from mesh.core.step import DELAYED, HELD, MOVES, READY, Attempt, Step
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id
@@ -33,6 +33,7 @@ class StepImage(Struct, array_like=True, gc=False):
     waits: int
     again_at: int
     ready_at: int
+    sticky_at: int
     started_at: int
     finished_at: int
     worker: str
@@ -56,6 +57,7 @@ class RunImage(Struct, array_like=True, gc=False):
     status: str
     reason: str
     client: str
+    also: list[str] | None
     key: str
     event: str
     worker: str
@@ -114,6 +116,7 @@ class StateImage(Struct, array_like=True, gc=False):
     kept: list[RunImage]
     forgotten: list[str]
     forgotten_before: list[str]
+    horizon: str
     repeats: dict[str, str]
     awaited: list[tuple[str, str, int]]
     attempts: list[AttemptImage]
@@ -134,6 +137,7 @@ def image(state: State) -> StateImage:
         [_run_image(run) for run in state.finished.kept.values()],
         list(state.finished.forgotten),
         list(state.finished.forgotten_before),
+        state.finished.horizon,
         state.repeats,
         [(run, reason, at) for run, (reason, at) in state.awaited.items()],
         [_attempt_image(attempt) for attempt in state.attempts.values()],
@@ -173,16 +177,16 @@ def _worker_image(worker: Worker) -> WorkerImage:
 def _run_image(run: Run) -> RunImage:
     return RunImage(
         run.id, run.flow.name, run.flow.digest, run.input, run.priority, run.number, run.started_at, run.left, run.status, run.reason,
-        run.client, run.key, run.event, run.worker, run.moved, run.start_at, run.finished_at, run.refused, run.parent, run.metadata,
-        run.spawned, [_step_image(step) for step in run.steps],
+        run.client, run.also, run.key, run.event, run.worker, run.moved, run.start_at, run.finished_at, run.refused, run.parent,
+        run.metadata, run.spawned, [_step_image(step) for step in run.steps],
     )  # fmt: skip
 
 
 def _step_image(step: Step) -> StepImage:
     return StepImage(
         step.state, step.needs, step.attempt, step.retries, step.losses, step.mark, step.waits, step.again_at, step.ready_at,
-        step.started_at, step.finished_at, step.worker, step.avoid_full, step.last_token, step.output, step.error, step.error_kind,
-        step.children,
+        step.sticky_at, step.started_at, step.finished_at, step.worker, step.avoid_full, step.last_token, step.output, step.error,
+        step.error_kind, step.children,
     )  # fmt: skip
 
 
@@ -244,6 +248,7 @@ class _Loader:
             state.finished.kept[value.id] = self._run(value)
         state.finished.forgotten = dict.fromkeys(self.value.forgotten)
         state.finished.forgotten_before = dict.fromkeys(self.value.forgotten_before)
+        state.finished.horizon = self.value.horizon
         state.repeats = self.value.repeats
         state.awaited = {run: (reason, at) for run, reason, at in self.value.awaited}
         for run in (*state.finished, *state.runs.values()):
@@ -255,7 +260,7 @@ class _Loader:
         run = Run(value.id, flow, value.input, value.priority, value.number, value.started_at)
         run.left = value.left
         run.status = LIVE if value.status == LIVE else value.status
-        run.reason, run.client, run.key, run.event = value.reason, value.client, value.key, value.event
+        run.reason, run.client, run.also, run.key, run.event = value.reason, value.client, value.also, value.key, value.event
         run.worker, run.moved, run.start_at, run.finished_at = value.worker, value.moved, value.start_at, value.finished_at
         run.refused, run.parent, run.metadata, run.spawned = value.refused, value.parent, value.metadata, value.spawned
         for step, image in zip(run.steps, value.steps, strict=True):
@@ -286,6 +291,7 @@ class _Loader:
         for step in sorted(waiting, key=lambda step: step.mark):
             state.waiting += 1
             state.requeue(step)
+        self._load_ready_timers(waiting)
         for pool, run, index in self.value.full:
             state.pools[pool].full.append(state.runs[run].steps[index])
         for run_live in state.runs.values():
@@ -298,20 +304,25 @@ class _Loader:
         for step in run.steps:
             if step.state is DELAYED:
                 timers.retry(step)
-            elif step.state is HELD and step.current is not None:
+            elif step.state is HELD and step.current is not None and step.current.until:
                 timers.extended(step.current)
-            elif step.state is READY:
-                wait = run.flow.steps[step.index].schedule_timeout_ms or (HARD_SCHEDULE_TIMEOUT_MS if run.flow.sticky == "HARD" else 0)
-                if wait:
-                    timers.ready(step, wait, step.ready_at, sticky=False)
-                if run.worker and run.flow.sticky == "SOFT":
-                    timers.ready(step, run.flow.definition.sticky_timeout_ms, step.ready_at, sticky=True)
+
+    def _load_ready_timers(self, waiting: list[Step]) -> None:
+        """Timers of one length stand in the order of their times: so they must come in that order."""
+        for step in sorted(waiting, key=lambda step: step.ready_at):
+            wait = schedule_timeout_ms(step)
+            if wait:
+                self.state.timers.ready(step, wait)
+        for step in sorted(waiting, key=lambda step: step.sticky_at):
+            if step.sticky_at:
+                self.state.timers.sticky(step, step.run.flow.definition.sticky_timeout_ms)
 
 
 def _load_step(step: Step, value: StepImage) -> None:
     step.state = _STATES[value.state]
     step.needs, step.attempt, step.retries, step.losses = value.needs, value.attempt, value.retries, value.losses
     step.mark, step.waits, step.again_at, step.ready_at = value.mark, value.waits, value.again_at, value.ready_at
+    step.sticky_at = value.sticky_at
     step.started_at, step.finished_at, step.worker = value.started_at, value.finished_at, value.worker
     step.avoid_full, step.last_token = value.avoid_full, value.last_token
     step.output, step.error, step.error_kind = value.output, value.error, value.error_kind

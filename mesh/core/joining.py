@@ -8,16 +8,19 @@ from mesh.core import records as facts
 from mesh.core.graph import BadDefinition, Flow
 from mesh.core.inputs import Sender
 from mesh.core.slots import Worker
-from mesh.core.starting import Starting
+from mesh.core.starting import Starting, client_name
 from mesh.core.step import Attempt
 from mesh_sdk.errors import InvalidName
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import WorkflowDefinition
-from mesh_sdk.protocol.ids import content_digest
+from mesh_sdk.protocol.ids import content_digest, pool_id
 from mesh_sdk.protocol.records import Draining, Left, Register
 from mesh_sdk.protocol.subjects import check_token
 
 SLOTS_MAX = 100_000
+
+LEFT = "left"
+"""Why a worker is gone that took its leave: everything it had taken is answered."""
 
 
 class Joining(Starting):
@@ -30,7 +33,7 @@ class Joining(Starting):
         """An incarnation wants to work: definitions are recorded, older incarnations are given up."""
         refusal = self._objection(input, sender)
         if refusal:
-            self.record(facts.WorkerRefused(sender.name, sender.incarnation, input.client, refusal))
+            self.record(facts.WorkerRefused(sender.name, sender.incarnation, client_name(input.client), refusal))
             return
         current = self.state.workers.get(sender.name)
         if current is not None and current.incarnation != sender.incarnation:
@@ -41,6 +44,8 @@ class Joining(Starting):
             if (digested.name, digested.digest) not in self.state.versions:
                 self.record(facts.WorkflowDefined(digested))
             workflows.append((digested.name, digested.digest))
+        if current is not None and current.incarnation == sender.incarnation and pool_id(_actions(input)) != current.pool.id:
+            self._close_pool(current)
         self.record(
             facts.WorkerRegistered(
                 sender.name, sender.incarnation, input.name, input.slots, input.labels, workflows, input.client, input.host, input.pid
@@ -61,6 +66,7 @@ class Joining(Starting):
         try:
             check_token("worker id", sender.name)
             check_token("incarnation", sender.incarnation)
+            check_token("client", input.client)
             for definition in input.workflows:
                 Flow(definition)
         except (BadDefinition, InvalidName) as error:
@@ -79,7 +85,7 @@ class Joining(Starting):
         """The worker has gone of its own accord."""
         worker = self._current(sender)
         if worker is not None:
-            self.remove(worker, "left")
+            self.remove(worker, LEFT)
 
     def _current(self, sender: Sender) -> Worker | None:
         worker = self.state.workers.get(sender.name)
@@ -88,17 +94,35 @@ class Joining(Starting):
     def remove(self, worker: Worker, reason: str) -> None:
         """The incarnation is gone: what it held, and what its pool had out if it was the last there, goes elsewhere."""
         why = f"worker {worker.id} is gone: {reason}"
-        pool = worker.pool
         attempts = [*worker.held.values(), *worker.reserved.values()]
-        if len(pool.workers) == 1:
-            attempts += pool.out.values()
         if worker.takes_work:
             self.record(facts.WorkerDraining(worker.id))  # first, so that nothing below is released to it again
+        if reason == LEFT:
+            self._close_pool(worker)
+        elif len(worker.pool.workers) == 1:
+            attempts += worker.pool.out.values()
         for attempt in attempts:
             self._lose(attempt, worker.id, why)
         self.record(facts.WorkerGone(worker.id, worker.incarnation, reason))
         for other in list(self.state.pools.values()):
             self.pump(other)
+
+    def _close_pool(self, worker: Worker) -> None:
+        """If its pool goes with the worker, what the pool has out was not taken: it waits for a place again."""
+        if len(worker.pool.workers) == 1:
+            for attempt in list(worker.pool.out.values()):
+                self.hand_back(attempt, "nobody is left in its pool")
+
+    def hand_back(self, attempt: Attempt, why: str) -> None:
+        """The attempt was not run; its step, if it still counts, waits for a place again."""
+        if attempt.step.current is attempt:
+            self.record(facts.StepReturned(attempt.token, "", why))
+        else:
+            self.record(facts.AttemptEnded(attempt.token))
+
+
+def _actions(input: Register) -> set[str]:
+    return {action for definition in input.workflows for action in definition.actions()}
 
 
 def _digested(definition: WorkflowDefinition) -> WorkflowDefinition:

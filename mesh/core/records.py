@@ -91,6 +91,8 @@ class RunStarted(Fact, tag="start"):
     """Core time before which no step starts; 0: at once."""
     parent: tuple[str, int, str, str] | None
     """(run, step, position, input digest) of the step that spawned it."""
+    worker: str = ""
+    """A sticky run belongs to this worker from its first step."""
 
 
 class RunBegan(Fact, tag="begin"):

@@ -22,6 +22,8 @@ class Run:
     status = LIVE
     reason = ""
     client = ""
+    also: list[str] | None = None
+    """Further clients that started it with the same key."""
     key = ""
     event = ""
     worker = ""

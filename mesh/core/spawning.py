@@ -6,6 +6,7 @@ from mesh.core import records as facts
 from mesh.core.inputs import Sender
 from mesh.core.joining import Joining
 from mesh.core.slots import Worker
+from mesh.core.starting import METADATA_ENTRIES_MAX, bounded_priority, is_run_id
 from mesh.core.step import Attempt
 from mesh_sdk.protocol.records import Spawn
 
@@ -26,9 +27,12 @@ class Spawning(Joining):
             return
         worker = self.state.workers[sender.name]
         step = attempt.step
-        if input.child in self.state.runs or self.state.finished.knows(input.child):
-            self.record(facts.StartRepeated(input.child, input.child, worker.client))
+        known = (step.children or {}).get(input.position)
+        if known is not None:
+            self.record(facts.StartRepeated(input.child, known[1], worker.client))
             return
+        if not is_run_id(input.child) or input.child in self.state.runs or self.state.finished.knows(input.child):
+            return  # the SDK derives a child's id from its parent and position: this is somebody else's run, or nobody's
         parent = (step.run.id, step.index, input.position, input.digest)
         refusal = self._spawn_refusal(input, attempt, worker)
         if refusal is not None:
@@ -38,11 +42,11 @@ class Spawning(Joining):
         flow = self.state.flows[input.workflow]
         inherited = {**flow.definition.metadata, **(step.run.metadata or {}), **(input.metadata or {})} or None
         fact = facts.RunStarted(
-            input.child, flow.name, flow.digest, input.input, input.priority or flow.definition.priority, worker.client, inherited,
-            "", "", 0, parent,
+            input.child, flow.name, flow.digest, input.input, bounded_priority(input.priority or flow.definition.priority),
+            worker.client, inherited, "", "", 0, parent, worker.id if input.sticky else "",
         )  # fmt: skip
         self.out.append(fact)
-        self._begin(self.state.apply_start(fact), worker.id if input.sticky else "")
+        self._begin(self.state.apply_start(fact))
 
     def _spawn_refusal(self, input: Spawn, attempt: Attempt, worker: Worker) -> tuple[str, str] | None:
         """Why the child can't be: (error type, message)."""
@@ -51,6 +55,8 @@ class Spawning(Joining):
             return "UnknownWorkflow", f"no worker ever registered a workflow named {input.workflow!r}: check the name"
         if len(attempt.step.run.spawned or ()) >= CHILDREN_MAX:
             return "SpawnError", f"run {attempt.step.run.id} has {CHILDREN_MAX} children already, the most that one run may have"
+        if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:
+            return "InvalidInput", f"metadata has {len(input.metadata)} entries, at most {METADATA_ENTRIES_MAX} are kept"
         if input.sticky and not flow.sticky:
             return (
                 "StickyChildError",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mesh.core import records as facts
 from mesh.core.assigning import Assigning
 from mesh.core.graph import Flow
@@ -9,10 +11,25 @@ from mesh.core.inputs import EventArrived, Sender
 from mesh.core.run import Run
 from mesh.core.step import READY
 from mesh.core.triggers import event_run_id
-from mesh_sdk.protocol.ids import RUN_ID_CHARACTERS, run_id_time_ms
+from mesh_sdk.protocol.ids import RUN_ID_CHARACTERS
 from mesh_sdk.protocol.records import CANCELLED, NULL, Start
+from mesh_sdk.protocol.subjects import PRIORITIES
 
 METADATA_ENTRIES_MAX = 64
+
+
+is_run_id = re.compile(rf"[0-9a-f]{{{RUN_ID_CHARACTERS}}}").fullmatch
+_is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+def client_name(name: str) -> str:
+    """The name if a subject can carry it, "" if not: then there is nobody to tell."""
+    return name if _is_token(name) else ""
+
+
+def bounded_priority(wish: int) -> int:
+    """A priority that is one."""
+    return max(PRIORITIES[0], min(wish, PRIORITIES[-1]))
 
 
 class Starting(Assigning):
@@ -31,47 +48,47 @@ class Starting(Assigning):
         state = self.state
         if input.run in state.runs or state.finished.knows(input.run):
             return
+        client = client_name(sender.name)
         flow = state.flows.get(input.workflow)
         if input.key and flow is not None:
             known = state.keys.get((input.workflow, input.key))
             if known is not None:
-                self.record(facts.StartRepeated(input.run, known, sender.name))
+                if state.repeats.get(input.run) != known:
+                    self.record(facts.StartRepeated(input.run, known, client))
                 return
-        refusal = self._refusal(input, flow)
+        refusal = self._refusal(input, sender, flow)
         if refusal is not None or flow is None:
             kind, message = refusal or ("UnknownWorkflow", "")
-            self.record(facts.RunRefused(input.run, input.workflow, sender.name, None, kind, message))
+            self.record(facts.RunRefused(input.run, input.workflow, client, None, kind, message))
             return
-        priority = input.priority or sender.priority or flow.definition.priority
+        priority = bounded_priority(input.priority or sender.priority or flow.definition.priority)
         start_at = state.now + input.delay_ms if input.delay_ms > 0 else 0
         metadata = {**flow.definition.metadata, **(input.metadata or {})} or None
         fact = facts.RunStarted(
-            input.run, flow.name, flow.digest, input.input, priority, sender.name, metadata, input.key, "", start_at, None
+            input.run, flow.name, flow.digest, input.input, priority, client, metadata, input.key, "", start_at, None, input.worker
         )
         self.out.append(fact)
-        self._begin(state.apply_start(fact), input.worker)
+        self._begin(state.apply_start(fact))
 
-    def _refusal(self, input: Start, flow: Flow | None) -> tuple[str, str] | None:
+    def _refusal(self, input: Start, sender: Sender, flow: Flow | None) -> tuple[str, str] | None:
         """Why a start can't be: (error type, message)."""
         if flow is None:
             return (
                 "UnknownWorkflow",
                 f"no worker ever registered a workflow named {input.workflow!r}: check the name, or start a worker that has it",
             )
-        try:
-            run_id_time_ms(input.run)
-        except ValueError:
+        if not is_run_id(input.run):
             return "InvalidInput", f"run id {input.run!r} is not {RUN_ID_CHARACTERS} hex digits"
+        if sender.resent and input.run <= self.state.finished.horizon:
+            return "InvalidInput", f"start {input.run} was sent again so late that nobody remembers whether it ran: start a new run"
         if input.worker and not flow.sticky:
             return "InvalidInput", f"sticky_worker={input.worker!r} needs a sticky workflow, and {flow.name!r} declares no sticky strategy"
         if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:
             return "InvalidInput", f"metadata has {len(input.metadata)} entries, at most {METADATA_ENTRIES_MAX} are kept"
         return None
 
-    def _begin(self, run: Run, worker: str) -> None:
-        """A run has just been recorded: bind it, cancel it if that was asked for before, or place its first steps."""
-        if worker:
-            self.record(facts.RunBound(run.id, worker))
+    def _begin(self, run: Run) -> None:
+        """A run has just been recorded: cancel it if that was asked for before, or place its first steps."""
         awaited = self.state.awaited.get(run.id)
         if awaited is not None:
             self.finish(run, CANCELLED, awaited[0])
@@ -95,4 +112,4 @@ class Starting(Assigning):
             metadata = {**flow.definition.metadata, **(input.metadata or {})} or None
             fact = facts.RunStarted(run, name, flow.digest, NULL, flow.definition.priority, "", metadata, "", input.name, 0, None)
             self.out.append(fact)
-            self._begin(state.apply_start(fact), "")
+            self._begin(state.apply_start(fact))

@@ -30,8 +30,11 @@ FULL_RETRY_MS = 250
 
 REPEATS_MAX = 20_000
 
+CLIENTS_MAX = 16
+"""Clients beyond the first that are told when a run with a key ends; any more have to ask."""
+
 VERSIONS_MAX = 64
-"""Definitions kept of one workflow, beyond those that live runs use."""
+"""Definitions kept of one workflow, beyond those that runs, workers or the next start use."""
 
 
 class State:
@@ -122,7 +125,9 @@ class State:
         mine = [key for key in self.versions if key[0] == name]
         if len(mine) > VERSIONS_MAX:
             used = {run.flow.digest for run in self.runs.values() if run.flow.name == name}
+            used.update(run.flow.digest for run in self.finished.all() if run.flow.name == name)
             used.update(digest for worker in self.workers.values() for workflow, digest in worker.workflows if workflow == name)
+            used.add(self.flows[name].digest)
             for key in mine[:-VERSIONS_MAX]:
                 if key[1] not in used:
                     del self.versions[key]
@@ -211,6 +216,8 @@ class State:
         if record.parent is not None:
             self._adopt(run.id, record.parent)
             run.parent = record.parent
+        if record.worker:
+            run.worker = record.worker
         if record.start_at > self.now:
             run.start_at = record.start_at
             self.timers.delay(run)
@@ -258,12 +265,19 @@ class State:
 
     def _apply_repeated(self, record: facts.StartRepeated) -> None:
         run = self.find(record.run)
-        if run is not None:
-            run.client = record.client
+        if run is not None and not run.finished_at:
+            self._listen(run, record.client)
         if record.requested != record.run:
             if len(self.repeats) >= REPEATS_MAX:
                 self.repeats = {}  # their clients were told; only one that missed it and asks after so many others waits for long
             self.repeats[record.requested] = record.run
+
+    def _listen(self, run: Run, client: str) -> None:
+        """One more client awaits the run; of a child, its parent's new worker does instead of the old one."""
+        if run.parent is not None or not run.client:
+            run.client = client
+        elif client and client != run.client and client not in (run.also or ()):
+            run.also = [*(run.also or ()), client][-CLIENTS_MAX:]
 
     def apply_bound(self, record: facts.RunBound) -> None:
         run = self.runs[record.run]
@@ -273,7 +287,8 @@ class State:
             for step in run.steps:
                 if step.state is READY:
                     self._mark(step)
-                    push(self.routes.queue(step.action).sticky, step)
+                    step.sticky_at = 0
+                    self._enqueue(step)
             if old is not None and head(old.queue) is None:
                 old.pool.waiting.pop(old.id, None)
             return
@@ -281,6 +296,7 @@ class State:
         for step in run.steps:
             if step.state is READY:
                 self._mark(step)
+                self._await_worker(step)
                 self._enqueue(step)
 
     def apply_end(self, record: facts.RunFinished) -> None:
@@ -292,6 +308,8 @@ class State:
                     self.waiting -= 1
                 step.state = SKIPPED
                 step.current = None  # an attempt that is still out keeps its slot until it is answered
+        if run.worker in self.away and head(self.away[run.worker]) is None:
+            del self.away[run.worker]
         self._remember(run, record.status)
         self.awaited.pop(run.id, None)
 
@@ -313,16 +331,20 @@ class State:
         step.ready_at = self.now
         self.waiting += 1
         flow = step.run.flow
-        wait = flow.steps[step.index].schedule_timeout_ms
+        wait = schedule_timeout_ms(step)
         if flow.sticky:
-            wait = wait or (HARD_SCHEDULE_TIMEOUT_MS if flow.sticky == "HARD" else 0)
-            if step.run.worker and flow.sticky == "SOFT":
-                self.timers.ready(step, flow.definition.sticky_timeout_ms, self.now, sticky=True)
+            self._await_worker(step)
             self._enqueue(step)
         else:
             push(self.routes.queue(flow.actions[step.index]).ready, step)
         if wait:
-            self.timers.ready(step, wait, self.now, sticky=False)
+            self.timers.ready(step, wait)
+
+    def _await_worker(self, step: Step) -> None:
+        """From now on the step waits for the worker that its run is bound to, but not for ever when that is SOFT."""
+        if step.run.worker and step.run.flow.sticky == "SOFT":
+            step.sticky_at = self.now
+            self.timers.sticky(step, step.run.flow.definition.sticky_timeout_ms)
 
     def _mark(self, step: Step) -> None:
         """Make older queue entries of a step void, keeping its timers."""
@@ -342,7 +364,7 @@ class State:
         run = step.run
         if not run.flow.sticky:
             push(self.routes.queue(step.action).ready, step)
-        elif not run.worker:
+        elif not run.worker or (run.flow.sticky == "SOFT" and not step.sticky_at):
             push(self.routes.queue(step.action).sticky, step)
         else:
             self._enqueue_bound(step, self.workers.get(run.worker))
@@ -393,8 +415,9 @@ class State:
             step.worker = worker.id
             step.started_at = self.now
             timeout = step.run.flow.steps[step.index].timeout_ms
-            attempt.until = self.now + timeout + EXECUTION_GRACE_MS
-            self.timers.execution(attempt, timeout)
+            if timeout:
+                attempt.until = self.now + timeout + EXECUTION_GRACE_MS
+                self.timers.execution(attempt, timeout)
         self.changed_workers[worker.id] = worker
 
     def apply_finished(self, record: facts.StepFinished) -> None:
@@ -414,7 +437,8 @@ class State:
                 if not child.needs and child.state is PENDING:
                     self.make_ready(child)
 
-    def _end_attempt(self, token: str) -> Attempt:
+    def _end_attempt(self, token: str, *, freed: bool = True) -> Attempt:
+        """The attempt leaves the ledger; unless it found no room (`freed` False), steps that found none may try again."""
         attempt = self.attempts.pop(token)
         discharge(attempt)
         worker = attempt.worker
@@ -424,7 +448,7 @@ class State:
         else:
             assert attempt.pool is not None
             pool = attempt.pool
-        if pool.full:
+        if pool.full and freed:
             self._unpark(pool)
         return attempt
 
@@ -475,12 +499,13 @@ class State:
     def _apply_returned(self, record: facts.StepReturned) -> None:
         attempt = self.attempts[record.token]
         pool = attempt.pool
-        self._end_attempt(record.token)
+        full = record.reason == RETURNED_FULL
+        self._end_attempt(record.token, freed=not full)
         step = attempt.step
         if step.current is not attempt:
             return
         step.current = None
-        if record.reason == RETURNED_FULL and pool is not None:
+        if full and pool is not None:
             self._delay(step, self.now + FULL_RETRY_MS)
             step.avoid_full = True
             pool.full.append(step)
@@ -527,6 +552,12 @@ class State:
     def _apply_settled(self, record: facts.LanesSettled) -> None:
         self.lanes_until = 0
         self.unclaimed = {}
+
+
+def schedule_timeout_ms(step: Step) -> int:
+    """How long the step may wait for a place; 0: for ever."""
+    flow = step.run.flow
+    return flow.steps[step.index].schedule_timeout_ms or (HARD_SCHEDULE_TIMEOUT_MS if flow.sticky == "HARD" else 0)
 
 
 def _nothing(record: facts.Fact) -> None:

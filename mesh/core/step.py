@@ -78,6 +78,8 @@ class Step:
     """How often it has become ready; timers carry it to know whether they still mean it."""
     again_at = 0
     ready_at = 0
+    sticky_at = 0
+    """When it began to wait for the worker that its run is bound to; 0: it does not, or no longer."""
     started_at = 0
     finished_at = 0
     worker = ""

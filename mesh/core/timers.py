@@ -34,13 +34,20 @@ class ExecutionTimer:
 class ReadyTimer:
     """The step has waited for a place for too long: its schedule timeout, or (sticky) time to move."""
 
-    __slots__ = ("at", "step", "sticky", "waits")
+    __slots__ = ("at", "since", "step", "waits")
 
-    def __init__(self, at: int, step: Step, sticky: bool) -> None:
-        self.at, self.step, self.waits, self.sticky = at, step, step.waits, sticky
+    def __init__(self, at: int, step: Step, since: int) -> None:
+        self.at, self.step, self.waits = at, step, step.waits
+        self.since = since
+        """`step.sticky_at` when it waits for its own worker, else 0."""
+
+    @property
+    def sticky(self) -> bool:
+        return self.since > 0
 
     def live(self) -> bool:
-        return self.step.state is READY and self.step.waits == self.waits
+        step = self.step
+        return step.state is READY and step.waits == self.waits and (not self.since or self.since == step.sticky_at)
 
 
 class RetryTimer:
@@ -86,9 +93,13 @@ class Timers:
         """The attempt got more time: `attempt.until` has changed."""
         self._push(ExecutionTimer(attempt.until, attempt))
 
-    def ready(self, step: Step, wait_ms: int, now: int, *, sticky: bool) -> None:
-        """The step became ready `now` and may wait `wait_ms`."""
-        self._append("sticky" if sticky else "schedule", wait_ms, ReadyTimer(now + wait_ms, step, sticky))
+    def ready(self, step: Step, wait_ms: int) -> None:
+        """The step became ready at `step.ready_at` and may wait `wait_ms` for a place."""
+        self._append("schedule", wait_ms, ReadyTimer(step.ready_at + wait_ms, step, 0))
+
+    def sticky(self, step: Step, wait_ms: int) -> None:
+        """The step waits for its run's worker since `step.sticky_at`, for `wait_ms` at most."""
+        self._append("sticky", wait_ms, ReadyTimer(step.sticky_at + wait_ms, step, step.sticky_at))
 
     def retry(self, step: Step) -> None:
         """The step's next attempt is due at `step.again_at`."""
@@ -114,17 +125,16 @@ class Timers:
         heappush(heap, (timer.at, self._pushed, timer))
 
     def due(self, now: int) -> Iterator[Timer]:
-        """Every timer that is due and still means something, each once."""
-        for queue in list(self._queues.values()):
+        """Every timer that is due and still means something, each once, in the order of their times."""
+        found: list[Timer] = []
+        for queue in self._queues.values():
             while queue and (queue[0].at <= now or not queue[0].live()):
-                timer = queue.popleft()
-                if timer.live():
-                    yield timer
+                found.append(queue.popleft())
         heap = self._heap
         while heap and (heap[0][0] <= now or not heap[0][2].live()):
-            timer = heappop(heap)[2]
-            if timer.live():
-                yield timer
+            found.append(heappop(heap)[2])
+        found.sort(key=_order)
+        return (timer for timer in found if timer.live())
 
     def next_at(self) -> int | None:
         """When `due` must be asked again: never later than the first live timer."""
@@ -137,3 +147,11 @@ class Timers:
         if self._heap:
             times.append(self._heap[0][0])
         return min(times) if times else None
+
+
+def _order(timer: Timer) -> tuple[int, int, int]:
+    """By time, then by what the timer is about: a state that was loaded from an image gives the same order."""
+    if isinstance(timer, DelayTimer):
+        return timer.at, timer.run.number, -1
+    step = timer.attempt.step if isinstance(timer, ExecutionTimer) else timer.step
+    return timer.at, step.run.number, step.index

@@ -16,7 +16,7 @@ from msgspec import Struct
 from mesh.core.effects import done
 from mesh.core.image import digest
 from mesh.core.state import State
-from mesh.scheduler.views import RunQuery, Views
+from mesh.scheduler.views import LIST_LIMIT_MAX, RunQuery, Views
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.records import Done, Started
 from mesh_sdk.protocol.subjects import Subjects
@@ -115,6 +115,9 @@ class Api:
             shape, answer = known
             request = msgspec.json.decode(data or b"{}", type=shape)
             found = encode({"ok": answer(request, sequence)})
+            while len(found) > self._bus.max_payload and isinstance(request, RunQuery) and request.limit > 1:
+                request.limit = max(1, min(request.limit, LIST_LIMIT_MAX) // 2)  # a shorter page; the rest comes with `after`
+                found = encode({"ok": answer(request, sequence)})
             if len(found) > self._bus.max_payload:
                 raise ApiError("PayloadTooLarge", f"the answer to {call} has {len(found)} bytes: ask for less")
             return found

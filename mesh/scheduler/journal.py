@@ -14,7 +14,7 @@ import msgspec
 
 from mesh.core.records import JournalFrame
 from mesh_sdk.protocol.subjects import Subjects
-from mesh_sdk.transport.bus import Bus
+from mesh_sdk.transport.bus import Bus, Stored
 from mesh_sdk.transport.errors import TransportError, WrongSequence
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class Journal:
         self._writer = writer
         self._frames = 0
         self.sequence = sequence
-        self.confirmed_at = 0.0
-        """When, by the loop's clock, the last frame that stands was sent."""
+        self.confirmed_at = asyncio.get_running_loop().time()
+        """When, by the loop's clock, what last proved this writer's leadership was asked: a frame that stands, or a look."""
 
     def send(self, data: bytes) -> PendingFrame:
         """Put a frame on its way; the one before must stand already."""
@@ -97,22 +97,27 @@ class Journal:
                 return last.sequence
             raise Deposed("another scheduler has written to the journal")
 
-    async def verify(self) -> None:
-        """Make sure that nobody else has written since the last frame.
+    async def verify_after(self, stall_s: float) -> None:
+        """If it is longer ago than `stall_s` that this writer was known to lead, make sure that nobody else has written since.
 
         Raises:
             Deposed: somebody has.
         """
-        while True:
+        loop = asyncio.get_running_loop()
+        while (asked_at := loop.time()) - self.confirmed_at > stall_s:
             try:
                 last = await self._bus.last(self._subjects.journal_stream, self._subjects.journal)
             except TransportError as error:
                 log.warning("the journal's last frame can't be read, tried again: %s", error)
                 await asyncio.sleep(_AGAIN_S)
                 continue
-            if last is None or last.sequence != self.sequence:
+            if last is None or not self._wrote(last):
                 raise Deposed("another scheduler has written to the journal")
-            return
+            self.confirmed_at = max(self.confirmed_at, asked_at)
+
+    def _wrote(self, last: Stored) -> bool:
+        """Whether a frame is one of this term's."""
+        return last.sequence <= self.sequence or last.headers.get("Nats-Msg-Id", "").startswith(f"{self._writer}-")
 
 
 class PendingFrame:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from mesh.core.effects import Address
 from mesh.scheduler.journal import Deposed
@@ -58,13 +59,17 @@ class Lanes:
         self._subjects = subjects
         self._term = term
         self._fence = 0
+        self._doubt = False
         self._batches = 0
         self._prepared: list[tuple[str, bytes, _Message]] = []
         self._waiting: list[tuple[str, bytes, _Message]] = []
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._writing: asyncio.Future[int] | None = None
         self._open: dict[str, _Message] = {}
         self._stored: dict[str, deque[_Message]] = {}
         self.on_written: Callable[[int], None] = lambda count: None
+        bus.on_connection(self._connection)
 
     async def take_fence(self) -> None:
         """From here on, every batch of an older leader is refused.
@@ -81,11 +86,9 @@ class Lanes:
                     raise Deposed("a newer leader holds the lanes' fence")
                 self._fence = await self._bus.append(fence, b"%d 0" % self._term, expect=last.sequence if last else 0)
                 return
-            except (StreamMissing, NoResponders) as error:
-                raise LanesGone from error
             except TransportError as error:
                 log.warning("the lanes' fence could not be taken, tried again: %s", error)
-                await asyncio.sleep(_AGAIN_S)
+                await self._again(error)
 
     def prepare_shared(self, pool: str, orders: list[Order], workers_with_room: int) -> None:
         """Encode steps for a pool, spread over the workers that have room."""
@@ -105,6 +108,7 @@ class Lanes:
         if self._prepared:
             self._waiting += self._prepared
             self._prepared = []
+            self._idle.clear()
             self._wake.set()
 
     def _split(self, subject: str, orders: list[Order]) -> None:
@@ -129,11 +133,23 @@ class Lanes:
                 message.open -= 1
 
     def forget(self) -> None:
-        """The stream is gone, and everything in it."""
-        self._prepared.clear()
+        """The stream is gone, and everything in it; what was to be written before that was journaled will be given out anew."""
         self._waiting.clear()
-        self._open.clear()
         self._stored.clear()
+
+    def adopt(self, subject: str, sequence: int, unanswered: list[str]) -> None:
+        """An older leader's message still stands: it is freed like one's own. Called newest first, before any is purged."""
+        message = _Message(len(unanswered))
+        message.sequence = sequence
+        for token in unanswered:
+            self._open[token] = message
+        self._stored.setdefault(subject, deque()).appendleft(message)
+
+    def _connection(self, up: bool) -> None:
+        """The server may be another, and the memory stream with it gone: look, also when there is nothing to write."""
+        if up:
+            self._doubt = True
+            self._wake.set()
 
     async def run(self) -> None:
         """Write what is queued, one batch at a time, for ever.
@@ -144,9 +160,37 @@ class Lanes:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._doubt:
+                await self._look()
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH_MESSAGES_MAX], self._waiting[BATCH_MESSAGES_MAX:]
                 await self._write(batch)
+            self._idle.set()
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until what was to be written is, for at most this long: a successor would have to send it again."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until the batch in flight is stored or refused, for at most this long."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=timeout_s)
+
+    async def _look(self) -> None:
+        """Make sure that the lanes are still those that were fenced."""
+        self._doubt = False
+        await self._mine(b"%d %d" % (self._term, self._batches))
+
+    async def _again(self, error: TransportError) -> None:
+        """Wait a moment before another try, unless the server says for sure that the stream is gone."""
+        if isinstance(error, StreamMissing | NoResponders):
+            try:
+                if await self._bus.stream_state(self._subjects.lanes_stream) is None:
+                    raise LanesGone from error
+            except TransportError as doubt:
+                log.info("nobody says whether the lanes are there: %s", doubt)
+        await asyncio.sleep(_AGAIN_S)
 
     async def _write(self, batch: list[tuple[str, bytes, _Message]]) -> None:
         self._batches += 1
@@ -168,27 +212,25 @@ class Lanes:
         """Store a batch once; its last sequence."""
         while True:
             try:
-                return await self._bus.append_batch_soon(
+                self._writing = self._bus.append_batch_soon(
                     messages, expect_subject=self._subjects.lane_fence, expect=self._fence, timeout=_ACK_TIMEOUT_S
                 )
+                return await self._writing
             except WrongSequence:
+                log.warning("a batch of %d lane messages was refused by the fence", len(messages))
                 return await self._mine(mark)
-            except (StreamMissing, NoResponders) as error:
-                raise LanesGone from error
             except TransportError as error:
                 log.warning("a batch of %d lane messages is in doubt, sent again: %s", len(messages), error)
-                await asyncio.sleep(_AGAIN_S)
+                await self._again(error)
 
     async def _mine(self, mark: bytes) -> int:
         """The fence's sequence if the last batch is the one that was sent."""
         while True:
             try:
                 last = await self._bus.last(self._subjects.lanes_stream, self._subjects.lane_fence)
-            except StreamMissing as error:
-                raise LanesGone from error
             except TransportError as error:
                 log.warning("the lanes' fence can't be read, tried again: %s", error)
-                await asyncio.sleep(_AGAIN_S)
+                await self._again(error)
                 continue
             if last is None:
                 raise LanesGone

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 ROUND_S = 0.25
 QUIET_S = 1.0
 PROBE_TIMEOUT_S = 0.5
+STRANGE_S = 1.0
+"""A worker that beats is about to register; one that beats for longer and is not known was given up."""
+STRANGERS_MAX = 10_000
 _STALL_S = 0.5
 
 
@@ -57,6 +60,8 @@ class Liveness:
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._heard: dict[str, _Heard] = {}
+        self._strangers: dict[tuple[str, str], float] = {}
+        """Incarnations that beat and are not known, and since when."""
         self._steady_since = self._loop.time()
         """Since when our own connection and loop have been up."""
         self._last_round = self._loop.time()
@@ -99,11 +104,19 @@ class Liveness:
         worker = self._state.workers.get(beat.worker)
         if worker is None or worker.incarnation != beat.incarnation:
             if worker is None or worker.incarnation < beat.incarnation:
-                self._bus.publish(self._subjects.control(beat.worker), b'{"ask":"register"}')
+                self._strange(beat)
             return
         heard = self._entry(beat.worker, beat.incarnation)
         heard.at = self._loop.time()
         heard.beat = beat
+
+    def _strange(self, beat: WorkerBeat) -> None:
+        """An incarnation that was given up (or never made known) still lives: once that is sure, it is told to start over."""
+        now = self._loop.time()
+        since = self._strangers.setdefault((beat.worker, beat.incarnation), now)
+        if now - max(since, self._steady_since) > STRANGE_S:
+            ask = {"ask": "register", "incarnation": beat.incarnation}
+            self._bus.publish(self._subjects.control(beat.worker), msgspec.json.encode(ask))
 
     def _entry(self, worker: str, incarnation: str) -> _Heard:
         heard = self._heard.get(worker)
@@ -119,6 +132,8 @@ class Liveness:
         for id in list(self._heard):
             if id not in self._state.workers:
                 del self._heard[id]
+        if len(self._strangers) > STRANGERS_MAX:
+            self._strangers.clear()
         for worker in self._state.workers.values():
             heard = self._entry(worker.id, worker.incarnation)
             quiet = now - max(heard.at, self._steady_since)

@@ -69,6 +69,7 @@ class Loop:
         """As journaled."""
         self.on_journaled: Callable[[list[Fact]], None] = lambda records: None
         self._wake = asyncio.Event()
+        self._journaled_at = core.state.now
         self.frame_bytes = 0
         """Written to the journal in this term."""
         self._bytes = 0
@@ -135,21 +136,24 @@ class Loop:
         asked = self._take_asked()
         self._bytes, self._fresh, self._moved = 0, True, False
         if not records and not moved:
-            for question in asked:
-                question(self.journal.sequence)()
+            self.state.now = self._journaled_at  # nothing happened at the time that was begun: the journal does not know it
+            ready = [question(self.journal.sequence) for question in asked]
+            await self.journal.verify_after(STALL_S)
+            for answer in ready:
+                answer()
             return
-        at = self.state.now
+        at = self._journaled_at = self.state.now
         chunks = [records[i : i + CUT_RECORDS] for i in range(0, len(records), CUT_RECORDS)] or [records]
+        answers = [question(self.journal.sequence + len(chunks)) for question in asked]  # before anything more is decided
         pending = self._send(chunks[0], at, positions if len(chunks) == 1 else self.positions)
         prepared = self.outbox.prepare(self.teller.tell(records), slots)  # while the frame is being written
         for place, chunk in enumerate(chunks[1:], 2):
             await self._settle(pending, chunks[place - 2])
             pending = self._send(chunk, at, positions if place == len(chunks) else self.positions)
-        answers = [question(self.journal.sequence + 1) for question in asked]
         await self._settle(pending, chunks[-1])
         self.positions = positions
         self.outbox.send(prepared, self.journal.sequence)
-        self._probe("effects", records)
+        self._probe("notice", records)
         for answer in answers:
             answer()
         self.on_journaled(records)
@@ -164,8 +168,7 @@ class Loop:
         """The frame stands, and (after a pause) so does the leadership."""
         await self.journal.settle(pending)
         self._probe("journal", records)
-        if asyncio.get_running_loop().time() - pending.sent_at > STALL_S:
-            await self.journal.verify()
+        await self.journal.verify_after(STALL_S)
 
     def _take_asked(self) -> list[Callable[[int], Callable[[], None]]]:
         asked, self._asked = self._asked, []

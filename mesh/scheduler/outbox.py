@@ -64,6 +64,11 @@ class Outbox:
         self.consumers = PoolConsumers(bus, subjects)
         self._chores: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
+    def mirror(self, sequence: int) -> Callable[[], None]:
+        """Mirror what has changed since the last frame: rows as of this sequence, sent when the result is called."""
+        rows = self._mirror.encode(self._mirror.due(self._state), self._state)
+        return lambda: self._mirror.send(rows, sequence)
+
     def slots_due(self, state: State) -> list[Worker]:
         """Workers whose slots are to be mirrored with the frame that is being closed."""
         return self._mirror.due(state)
@@ -104,6 +109,8 @@ class Outbox:
     def send(self, prepared: Prepared, sequence: int) -> None:
         """Send what was prepared: its records stand at `sequence`."""
         effects = prepared.effects
+        if effects.lanes_lost:
+            self._lanes.forget()
         self._lanes.send_prepared()
         if effects.answered:
             self._lanes.answered(effects.answered)

@@ -27,7 +27,7 @@ from mesh.scheduler.journal import Journal
 from mesh.scheduler.lanes import Lanes, LanesGone
 from mesh.scheduler.leadership import BEAT_S, Leadership
 from mesh.scheduler.liveness import Liveness
-from mesh.scheduler.loop import Loop, Poison, Probe
+from mesh.scheduler.loop import STALL_S, Loop, Poison, Probe
 from mesh.scheduler.outbox import Outbox
 from mesh.scheduler.views import Views
 from mesh.store.topology import Topology
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 LEASE_RENEW_S = 1.0
 HOUSEKEEPING_S = 1.0
 _AGAIN_S = 0.1
+_FLUSH_S = 0.25
 _STOP_S = 5.0
 
 
@@ -83,13 +84,15 @@ class Term:
         self._clock = clock
         self.core = Core(state, _tokens())
         self.lanes = Lanes(bus, subjects, number)
-        self.lanes.on_written = counting.lane_messages
+        self.lanes.on_written = self._written
         self.inbox = Inbox(subjects, lambda source: self.loop.arrived(source))
         self.inbox.place(follower.positions)
         self.outbox = Outbox(bus, subjects, state, self.lanes, number)
         journal = Journal(bus, subjects, f"{leadership.holder}-{number}", number)
         self.loop = Loop(self.core, journal, self.inbox, self.outbox, clock, number, live_runs_max, probe, poison)
+        self._probe = probe
         self.loop.on_journaled = self._journaled
+        state.changed_workers.update(state.workers)  # a new leader mirrors all of them
         self.liveness = Liveness(bus, subjects, state, topology.presence_ttl_s, self.loop.tell)
         self.views = Views(self.core, self.liveness.running)
         self.api = Api(bus, subjects, state, self.views, self.loop.ask)
@@ -98,6 +101,7 @@ class Term:
         for flow in state.flows.values():
             counting.metrics.registered(flow.name)
         self._lanes_reset = asyncio.Event()
+        self._lanes_lost = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # ---- its life ----------------------------------------------------------------------------------------------------------
@@ -123,6 +127,7 @@ class Term:
                 for task in done:
                     self._tasks.discard(task)
                     task.result()  # whatever ended a part ends the term
+            await self.lanes.flush(_FLUSH_S)
         finally:
             await self._close()
 
@@ -136,6 +141,7 @@ class Term:
         self.loop.stop()
 
     async def _close(self) -> None:
+        await self.lanes.settle(_FLUSH_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -154,46 +160,64 @@ class Term:
         while True:
             try:
                 there = await self._bus.stream_state(self._subjects.lanes_stream)
-                if there is None and not self.state.attempts:
-                    await self._bus.ensure_stream(self._topology.lanes())
-                elif there is None:
-                    self.loop.tell(LanesLost())
-                    self._spawn(self._remake_lanes())
-                    return
-                await self.lanes.take_fence()
-                await self.outbox.consumers.follow(list(self.state.pools))
+                if there is not None:
+                    await self._fence_lanes()
+                elif self.state.attempts:
+                    self._lanes_lost = True  # to be journaled first
+                else:
+                    await self._make_lanes()
                 return
             except (LanesGone, TransportError) as error:
                 log.warning("the lanes could not be fenced, tried again: %s", error)
                 await asyncio.sleep(_AGAIN_S)
 
+    async def _fence_lanes(self) -> None:
+        await self.lanes.take_fence()
+        await self.outbox.consumers.follow(list(self.state.pools))
+
+    async def _make_lanes(self) -> None:
+        await self._topology.ensure_remembered(self._bus)
+        await self._bus.ensure_stream(self._topology.lanes())
+        await self._fence_lanes()
+
     async def _remake_lanes(self) -> None:
-        """The loss is journaled: make the lanes again, and ask the workers what they hold."""
-        await self._lanes_reset.wait()
+        """Have the loss journaled, make the lanes again, and ask the workers what they hold."""
         self._lanes_reset.clear()
-        self.lanes.forget()
+        self.loop.tell(LanesLost())
+        await self._lanes_reset.wait()
         self.outbox.consumers.forget()
-        self._unanswered.clear()
         while True:
             try:
-                await self._topology.ensure_remembered(self._bus)
-                await self._bus.ensure_stream(self._topology.lanes())
-                await self.lanes.take_fence()
-                await self.outbox.consumers.follow(list(self.state.pools))
+                await self._make_lanes()
                 break
             except (LanesGone, TransportError) as error:
                 log.warning("the lanes could not be made again, tried again: %s", error)
                 await asyncio.sleep(_AGAIN_S)
         log.warning("the lanes were lost and made again")
-        self._bus.publish(self._subjects.control_all, b'{"ask":"holding"}')
+        self.state.changed_workers.update(self.state.workers)
+        self._send(self._withdrawals())
+        self._ask_holding()
 
     async def _write_lanes(self) -> None:
         while True:
+            if self._lanes_lost:
+                await self._remake_lanes()
+                self._lanes_lost = False
             try:
                 await self.lanes.run()
             except LanesGone:
-                self.loop.tell(LanesLost())
-                await self._remake_lanes()
+                self._lanes_lost = True
+
+    def _ask_holding(self) -> None:
+        self._bus.publish(self._subjects.control_all, b'{"ask":"holding"}')
+
+    def _written(self, count: int) -> None:
+        self.counting.lane_messages(count)
+        self._tell_probe("effects")
+
+    def _tell_probe(self, phase: str) -> None:
+        if self._probe is not None:
+            self._probe(phase, [])
 
     def _journaled(self, records: list[Fact]) -> None:
         self.counting.journaled(records, self.state)
@@ -212,54 +236,84 @@ class Term:
         end = await self._bus.stream_state(self._subjects.reports_stream)
         while end is not None and self.inbox.reports.sequence < end.last and not _read_to_the_end(self.inbox):
             await asyncio.sleep(0.01)
+        if self._lanes_lost:
+            return  # what nobody claims is given out anew
         there = await self._in_lanes()
-        effects = Effects()
+        if self.state.lanes_until:
+            self._ask_holding()  # the dead leader may not have
+        effects = self._withdrawals()
         for token, attempt in self._unanswered.items():
-            if token not in there and self.state.attempts.get(token) is attempt and not attempt.held:
+            if token not in there and token not in self.state.unclaimed and self._is_out(token, attempt):
                 _resend(attempt, effects)
+        self._send(effects)
+
+    def _is_out(self, token: str, attempt: Attempt) -> bool:
+        return self.state.attempts.get(token) is attempt and not attempt.held
+
+    def _withdrawals(self) -> Effects:
+        """Attempts that nobody waits for any more are told to stop, where they are known to run."""
+        effects = Effects()
         for token, attempt in self.state.attempts.items():
             if attempt.held and attempt.worker is not None and attempt.step.current is not attempt:
                 order = Withdraw(attempt.step.run.id, attempt.step.index, attempt.number, token, "the run is over")
                 effects.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
+        return effects
+
+    def _send(self, effects: Effects) -> None:
         self.outbox.send(self.outbox.prepare(effects, []), self.loop.journal.sequence)
 
     async def _in_lanes(self) -> set[str]:
-        """Tokens of the assignments that the lanes still hold."""
+        """Tokens of the assignments that the lanes still hold. The dead leader's messages become this one's to free."""
         found: set[str] = set()
-        for stored in await self._bus.read(self._subjects.lanes_stream, self._subjects.all_lanes):
+        for stored in reversed(await self._bus.read(self._subjects.lanes_stream, self._subjects.all_lanes)):
             if stored.subject == self._subjects.lane_fence:
                 continue
             try:
                 frame, _ = lane_frames.decode(stored.data)
             except BadFrame:
                 continue
-            found.update(order.token for order in frame.records if type(order) is Assign)
+            tokens = [order.token for order in frame.records if type(order) is Assign]
+            found.update(tokens)
+            if frame.term < self.number:
+                attempts = self.state.attempts
+                self.lanes.adopt(stored.subject, stored.sequence, [t for t in tokens if t in attempts and not attempts[t].held])
         return found
 
     def _resend_rejected(self, rejected: list[InputRejected]) -> None:
         effects = Effects()
         effects.rejected += rejected
-        self.outbox.send(self.outbox.prepare(effects, []), self.loop.journal.sequence)
+        self._send(effects)
 
     # ---- time -------------------------------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         while True:
             self._leadership.beat(self.number, self.loop.journal.sequence)
-            await asyncio.sleep(BEAT_S)
+            if self.state.changed_workers:
+                self.loop.ask(self.outbox.mirror)
+            await self._pause(BEAT_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; whoever has slept for much longer (a stopped process) finds out whether it still leads before it says anything."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        await asyncio.sleep(seconds)
+        if loop.time() - until > STALL_S:
+            await self.loop.journal.verify_after(STALL_S)
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(LEASE_RENEW_S)
+            await self._pause(LEASE_RENEW_S)
             if not await self._leadership.renew():
                 raise LeaseLost("another scheduler has taken the lease")
 
     async def _housekeep(self) -> None:
         while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
+            await self._pause(HOUSEKEEPING_S)
             if self.state.awaited and self.inbox.all_starts_read():
                 self.loop.tell(CancelsPassed(self._clock.now_ms() - 10_000))
             await self.freeing.round()
+            self._tell_probe("free")
 
 
 def _read_to_the_end(inbox: Inbox) -> bool:

@@ -58,7 +58,7 @@ class Views:
         matching = (run for run in self._candidates(query) if self._matches(run, query))
         page = nlargest(limit + 1, matching, key=lambda run: run.number)
         return {
-            "runs": [self._run(run, payloads=False) for run in page[:limit]],
+            "runs": [self._run(run) for run in page[:limit]],
             "next": str(page[limit - 1].number) if len(page) > limit else None,
         }
 
@@ -105,29 +105,29 @@ class Views:
                 return f"waiting: step {step.name} is tried again at {_time(step.again_at)}"
         return None
 
-    def _run(self, run: Run, *, payloads: bool = True) -> dict[str, Any]:
+    def _run(self, run: Run) -> dict[str, Any]:
         return {
             "run_id": run.id,
             "workflow": run.flow.name,
             "status": self._status(run),
             "started_at": _time(run.started_at),
             "finished_at": _time(run.finished_at),
-            "steps": {step.name: self._step(step, payloads) for step in run.steps},
+            "steps": {step.name: self._step(step) for step in run.steps},
             "waiting": self._waiting(run),
             "metadata": run.metadata or {},
             "priority": run.priority,
             "parent_run_id": run.parent[0] if run.parent else "",
-            "input": run.input if payloads else None,
-            "output": Raw(run.output()) if payloads and run.status == SUCCEEDED else None,
+            "input": run.input,
+            "output": Raw(run.output()) if run.status == SUCCEEDED else None,
             "error": run.reason or _errors(run),
         }
 
-    def _step(self, step: Step, payloads: bool) -> dict[str, Any]:
+    def _step(self, step: Step) -> dict[str, Any]:
         return {
             "status": _STEP_STATUS.get(step.state, QUEUED),
             "worker": step.worker or None,
             "attempt": step.attempt,
-            "output": step.output if payloads and step.state is DONE else NULL,
+            "output": step.output if step.state is DONE else NULL,
             "error": f"{step.error.type}: {step.error.message}" if step.error is not None and step.state is not DONE else None,
             "started_at": _time(step.started_at),
             "finished_at": _time(step.finished_at),

@@ -7,12 +7,15 @@ a server's own limits that are too small for it are an error that says so.
 
 from __future__ import annotations
 
+import logging
+
+import msgspec
 from msgspec import Struct
 
 from mesh_sdk.errors import ServerUnsuitable
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, StreamSettings
-from mesh_sdk.transport.errors import Refused
+from mesh_sdk.transport.errors import Refused, StreamFull
 from mesh_sdk.transport.kv import bucket_stream
 from mesh_sdk.transport.objects import object_stream
 
@@ -21,6 +24,12 @@ PRESENCE_TTL_S = 5.0
 """How long a worker's presence lives without a heartbeat on one server."""
 PRESENCE_TTL_CLUSTER_S = 15.0
 """The same on three servers, which pause writes for seconds when a stream's leader dies."""
+
+
+SMALLER = (1, 4, 16, 64)
+"""Parts of the limits that are tried in turn on a server whose own storage limits are smaller than all streams together."""
+
+log = logging.getLogger(__name__)
 
 
 class Limits(Struct, frozen=True):
@@ -110,10 +119,24 @@ class Topology:
             await self._ensure(bus, settings)
 
     async def _ensure(self, bus: Bus, settings: StreamSettings) -> None:
-        try:
-            await bus.ensure_stream(settings)
-        except Refused as error:
-            raise ServerUnsuitable(
-                f"the server refuses stream {settings.name} of {settings.max_bytes // MIB} MiB: {error}; "
-                "give it more storage (max_file_store, max_memory_store) or use fewer replicas (MESH_REPLICAS)"
-            ) from error
+        """Have one stream there, smaller than wished where the server has not enough to give."""
+        refusal: Refused | None = None
+        for part in SMALLER:
+            smaller = msgspec.structs.replace(settings, max_bytes=settings.max_bytes // part)
+            try:
+                await bus.ensure_stream(smaller)
+            except StreamFull as error:
+                refusal = error
+                continue
+            except Refused as error:
+                refusal = error
+                break
+            if part > 1:
+                log.warning(
+                    "stream %s holds %d MiB at most: the server has no more storage to give", settings.name, smaller.max_bytes // MIB
+                )
+            return
+        raise ServerUnsuitable(
+            f"the server refuses stream {settings.name} of {settings.max_bytes // MIB} MiB: {refusal}; "
+            "give it more storage (max_file_store, max_memory_store) or use fewer replicas (MESH_REPLICAS)"
+        ) from refusal

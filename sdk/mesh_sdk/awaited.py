@@ -70,6 +70,10 @@ class Awaited:
                 if not future.done():
                     future.set_exception(make())
 
+    def knows(self, run: str) -> bool:
+        """Whether the run's end came before anybody waited for it, and is not forgotten."""
+        return self._recent.get(run) is not None
+
     def runs(self, before_ms: int | None = None) -> list[str]:
         """Every run waited for.
 

@@ -28,11 +28,11 @@ from mesh_sdk.leader import Leader
 from mesh_sdk.missed import Missed
 from mesh_sdk.protocol import codec, ids
 from mesh_sdk.protocol.definitions import WorkflowDefinition
+from mesh_sdk.protocol.keys import workflow_key
 from mesh_sdk.protocol.records import REFUSED, Cancel, Done, Notice, Start, Started
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import StreamMissing, TransportError
-from mesh_sdk.unstored import UnstoredStarts
-from mesh_sdk.protocol.keys import workflow_key
+from mesh_sdk.unstored import Unstored, UnstoredStarts
 
 if TYPE_CHECKING:
     from mesh_sdk.transport.bus import Bus
@@ -73,6 +73,8 @@ class Client:
         self._triggers: Triggers | None = None
         self._opening: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lines: dict[str, list[Unstored]] = {}
+        """By workflow, what `start_nowait` has to hold back until `prepare` is through: the order of the starts stays."""
         self._closed = False
         self._term = 0
         self._lossy = False
@@ -229,27 +231,34 @@ class Client:
         Raises:
             Unavailable: when too many wait to be stored.
         """
-        self.unstored.add(record, size, priority)
-        if self.knows(record.workflow):
-            self._put_unstored(record, size, priority)
-            return
-        task = self.loop.create_task(self._prepare_unstored(record, size, priority), name="mesh start_nowait")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        start = self.unstored.add(record, size, priority)
+        line = self._lines.get(record.workflow)
+        if line is not None:
+            line.append(start)
+        elif self.knows(record.workflow):
+            self._put_unstored(start)
+        else:
+            self._lines[record.workflow] = [start]
+            task = self.loop.create_task(self._prepare_line(record.workflow), name="mesh start_nowait")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _prepare_unstored(self, record: Start, size: int, priority: int) -> None:
+    async def _prepare_line(self, workflow: str) -> None:
         try:
-            await self.prepare(record.workflow)
-            self._put_unstored(record, size, priority)
+            await self.prepare(workflow)
+            for start in self._lines[workflow]:
+                self._put_unstored(start)
         except MeshError as error:
-            self._on_refused([record.run], error)
+            self._on_refused([start.record.run for start in self._lines[workflow]], error)
+        finally:
+            del self._lines[workflow]
 
-    def _put_unstored(self, record: Start, size: int, priority: int) -> None:
+    def _put_unstored(self, start: Unstored) -> None:
         def ended(frame: asyncio.Future[int]) -> None:
             if not frame.cancelled() and frame.exception() is None:
-                self.unstored.stored(record.run)
+                self.unstored.stored(start.record.run)
 
-        self.put(record, size, priority).add_done_callback(ended)
+        self.put(start.record, start.size, start.priority).add_done_callback(ended)
 
     def _on_refused(self, runs: list[str], error: MeshError) -> None:
         self.awaited.fail(runs, lambda: type(error)(*error.args))

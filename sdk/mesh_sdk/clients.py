@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 - its own exit hook can not be set any more when ours runs
 import logging
 import os
 import threading
@@ -158,22 +159,19 @@ class Clients:
         """Give what `start_nowait` has not stored yet its last CLOSE_S; say what was not stored."""
         if self._process != os.getpid():
             return
-        if any(client.unstored and not loop.is_running() for loop, client in self._by_loop.items()):
-            self._rescue()
-        pending: dict[Future[bool], Client] = {}
-        for loop, client in list(self._by_loop.items()):
-            if client.unstored and loop.is_running():
-                pending[asyncio.run_coroutine_threadsafe(client.unstored.flush(CLOSE_S), loop)] = client
-        wait_futures(pending, timeout=CLOSE_S)
-        for client in pending.values():
-            client.log_unstored()
-
-    def _rescue(self) -> None:
-        """Starts of loops that ended are stored from our own thread."""
+        unstored = {loop: client for loop, client in self._by_loop.items() if client.unstored}
+        if not unstored:
+            return
         background = self._background()
-        for loop, client in list(self._by_loop.items()):
-            if not loop.is_running():
+        for loop, client in unstored.items():
+            if not loop.is_running() and client is not background:
                 _adopt(client, background)
+        flushing: dict[Future[bool], Client] = {}
+        for client in {background, *(client for loop, client in unstored.items() if loop.is_running())}:
+            flushing[asyncio.run_coroutine_threadsafe(client.unstored.flush(CLOSE_S), client.loop)] = client
+        wait_futures(flushing, timeout=CLOSE_S)
+        for client in flushing.values():
+            client.log_unstored()
 
 
 def _adopt(client: Client, by: Client) -> None:

@@ -63,7 +63,7 @@ class StepMarker:
         if isinstance(inner, type) or not callable(inner):
             raise DefinitionError(f"@mesh.step() decorates a method, this is {function!r}")
         own = function_name(inner)
-        settings = read_step(self._options, f"step {own}")
+        settings = read_step(self._options, f"step {own!r}")
         mark = StepMark(settings.name or check_name(own, "a step"), settings)
         before = caller_namespace().get(own)
         if before is not None and mark_of(before) is not None:
@@ -213,8 +213,9 @@ def _task(mesh: Mesh, function: Callable[..., Any], options: TaskOptions, depth:
     if isinstance(function, type) or not callable(function):
         raise DefinitionError(f"@mesh.task decorates a function, this is {function!r}")
     own = function_name(function)
-    for_workflow, for_step = split_task(options, f"task {own}")
-    name = for_workflow.get("name") or check_name(own, "a task")
+    for_workflow, for_step = split_task(options, f"task {own!r}")
+    chosen = for_workflow.get("name")
+    name = check_name(own if chosen is None else chosen, f"task {own!r}")
     settings = read_workflow({**for_workflow, "name": name}, f"task {name!r}")
     workflow: Workflow[Any] = Workflow(mesh, settings)
     return make_task(workflow, function, {**for_step, "name": name}, caller_namespace(depth))

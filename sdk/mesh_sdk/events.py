@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mesh_sdk.clients import Clients
-from mesh_sdk.errors import InvalidInput, MeshError, Unavailable
+from mesh_sdk.errors import InvalidInput, InvalidName, MeshError, Unavailable
 from mesh_sdk.options import metadata_of
 from mesh_sdk.protocol.subjects import check_event_name
 from mesh_sdk.refs import EventRef
@@ -122,12 +122,18 @@ class _Ready:
 
 
 def _ready(event: Event) -> _Ready:
-    name = check_event_name(event.name)
+    name = _checked_name(event.name)
     if event.id and not (len(event.id) <= ID_CHARACTERS_MAX and event.id.isprintable()):
         raise InvalidInput(f"id of event {name!r} is {event.id!r}: use 1 to {ID_CHARACTERS_MAX} printable characters")
     metadata = metadata_of(event.metadata, f"metadata of event {name!r}", InvalidInput)
     text = json.dumps(metadata) if metadata else ""  # ASCII, as a header's value must be
     return _Ready(name, _dump(event.payload), event.id, event.id or secrets.token_hex(12), text)
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name.isprintable():
+        raise InvalidName(f"event name {name!r} can't be a subject: use printable characters")
+    return check_event_name(name)
 
 
 async def _store(client: Client, event: _Ready) -> EventRef:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mesh_sdk.errors import DefinitionError
 
@@ -18,7 +18,7 @@ def topological_order(workflow: str, parents: Mapping[str, Sequence[str]]) -> li
         DefinitionError: an unknown parent, a parent named twice, or a cycle, which the message draws.
     """
     for step, names in parents.items():
-        _check_parents(workflow, step, names, parents)
+        check_parents(workflow, step, names, parents)
     order: list[str] = []
     waiting = dict(parents)
     done: set[str] = set()
@@ -33,12 +33,24 @@ def topological_order(workflow: str, parents: Mapping[str, Sequence[str]]) -> li
     return order
 
 
-def _check_parents(workflow: str, step: str, names: Sequence[str], known: Mapping[str, Sequence[str]]) -> None:
+def check_parents(workflow: str, step: str, names: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse parents that can't be.
+
+    Args:
+        workflow: its name, for messages.
+        step: the step whose parents they are.
+        names: the parents.
+        known: names of steps that can be parents.
+
+    Raises:
+        DefinitionError: an unknown parent, or one named twice.
+    """
+    there = list(known)
     for name in names:
-        if name not in known:
+        if name not in there:
             raise DefinitionError(
                 f"parent {name!r} of step {step!r} is unknown: workflow {workflow!r} has no step of that name "
-                f"(there are: {', '.join(known)})"
+                f"(there are: {', '.join(there) or 'none'})"
             )
     if len(set(names)) != len(names):
         raise DefinitionError(f"step {step!r} of workflow {workflow!r} names a parent twice: {list(names)}")

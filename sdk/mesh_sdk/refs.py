@@ -1,6 +1,6 @@
 """What a start or a publish gives back: `RunRef` and `EventRef`.
 
-Rule: a reference holds no result; it asks its source, which is the client or the worker that it came from.
+Rule: a reference asks its source, which is the client or the worker that it came from, and remembers the answer: a run ends once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RunRef(Generic[R]):
         keyed: the start had a key, so the run may be an older one; its id is known once the start is accepted.
     """
 
-    __slots__ = ("_keyed", "_parse", "_requested", "_run_id", "_source")
+    __slots__ = ("_done", "_keyed", "_parse", "_requested", "_run_id", "_source")
 
     def __init__(self, source: RunSource, requested: str, parse: Parse, *, keyed: bool = False) -> None:
         self._source = source
@@ -61,6 +61,7 @@ class RunRef(Generic[R]):
         self._parse = parse
         self._keyed = keyed
         self._run_id = "" if keyed else requested
+        self._done: Done | None = None
 
     @property
     def run_id(self) -> str:
@@ -97,14 +98,19 @@ class RunRef(Generic[R]):
             RunTimedOut: its last attempt, or its wait for a worker, took too long.
             TimeoutError: `timeout` has passed.
         """
-        async with asyncio.timeout(timeout):
-            if self._keyed:
-                await self.accepted()
-            done = await self._source.done(self._run_id or self._requested, self._keyed)
+        done = self._done
+        if done is None:
+            async with asyncio.timeout(timeout):
+                done = self._done = await self._ended()
         if done.status != SUCCEEDED:
             raise error_of(done)
         value: R = self._parse(bytes(done.output))
         return value
+
+    async def _ended(self) -> Done:
+        if not self._run_id:
+            await self.accepted()
+        return await self._source.done(self._run_id, self._keyed)
 
     async def cancel(self, reason: str = "cancelled by a client") -> None:
         """Ask for the run's end. Returns once the request is stored; a run that has ended stays as it is."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, Unpack, overload
 import msgspec
 
 from mesh_sdk.errors import DefinitionError, InvalidInput
-from mesh_sdk.graph import topological_order
+from mesh_sdk.graph import check_parents, topological_order
 from mesh_sdk.options import StepOptions, StepSettings, WorkflowSettings, check_name, read_step
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
@@ -135,22 +135,17 @@ class Workflow(Startable[I, Any]):
             raise DefinitionError(f"{function!r} can't be a step of workflow {self.name!r}: use a function")
         if self._class is not None:
             raise DefinitionError(f"workflow {self.name!r} takes its steps from the class {self._class.__name__!r}: mark a method of it")
-        settings = read_step(options, f"step {function_name(function)} of workflow {self.name!r}")
+        settings = read_step(options, f"step {function_name(function)!r} of workflow {self.name!r}")
         name = settings.name or check_name(function_name(function), f"a step of workflow {self.name!r}")
-        self._check_parents(name, settings)
+        self._refuse_foreign(name, settings)
+        check_parents(self.name, name, [step_name(parent) for parent in settings.parents], self._specs)
         signature = read_signature(function, f"step {self.name}:{name}", namespace)
         return Step(self.name, self._add(name, function, settings, signature.input_type, signature, ""))
 
-    def _check_parents(self, name: str, settings: StepSettings) -> None:
+    def _refuse_foreign(self, name: str, settings: StepSettings) -> None:
         for parent in settings.parents:
             if isinstance(parent, Step) and self._specs.get(parent.name) is not parent.spec:
                 raise DefinitionError(f"parent {parent!r} of step {name!r} belongs to another workflow, not to {self.name!r}")
-            if step_name(parent) not in self._specs:
-                known = ", ".join(self._specs) or "none yet"
-                raise DefinitionError(
-                    f"parent {step_name(parent)!r} of step {name!r} is unknown: no step of workflow {self.name!r} before it is called that "
-                    f"(there are: {known})"
-                )
 
     def _add(
         self, name: str, function: Callable[..., Any], settings: StepSettings, input_type: Any, signature: Any, attribute: str

@@ -17,6 +17,7 @@ from typing import Any
 COMMAND = [sys.executable, "-m", "mesh.cli"]
 READY_S = 30.0
 END_S = 30.0
+SHOWN_LINES = 40
 
 
 def mesh(*arguments: str, folder: Path, url: str | None = None, code: int = 0) -> str:
@@ -54,7 +55,10 @@ class Running:
     def line(self, start: str, within_s: float = READY_S) -> str:
         """The next line of standard output that starts with this."""
         while True:
-            line = self._lines.get(timeout=within_s)
+            try:
+                line = self._lines.get(timeout=within_s)
+            except queue.Empty:
+                raise AssertionError(f"no line {start!r} within {within_s:g} s") from None
             assert line is not None, f"it ended before it printed {start!r}:\n{''.join(self.output)}{''.join(self.errors)}"
             if line.startswith(start):
                 return line.rstrip()
@@ -80,7 +84,7 @@ class Running:
         finally:
             self.process.kill()
             if error is not None:
-                sys.stderr.write("".join([*self.output, *self.errors]))
+                sys.stderr.write("".join([*self.output, *self.errors[-SHOWN_LINES:]]))
 
     def _read_output(self) -> None:
         assert self.process.stdout is not None

@@ -86,15 +86,18 @@ def test_a_changed_file_starts_the_worker_again(tmp_path, port):
         assert dev.end() == 0
 
 
-def test_a_killed_child_is_started_again(tmp_path, port):
+@pytest.mark.parametrize("killed", [["scheduler"], ["worker"], ["server"], ["worker", "server"]], ids="+".join)
+def test_what_is_killed_is_started_again(tmp_path, port, killed):
     (tmp_path / "app.py").write_text(MODULE)
     with Running("dev", "app", "--port", str(port), folder=tmp_path) as dev:
         dev.line("ready")
         before = _pids(tmp_path)
-        for name in ("worker", "server"):
+        for name in killed:
             os.kill(before[name], signal.SIGKILL)
-        dev.line("worker | ready")
-        _eventually(lambda: _pids(tmp_path)["server"] != before["server"])
+        for name in killed:
+            _eventually(lambda name=name: _pids(tmp_path)[name] not in (None, before[name]))
+        if "worker" in killed:
+            dev.line("worker | ready")
         assert json.loads(mesh("run", "answer", "--wait", folder=tmp_path)) == "ANSWER"
         assert dev.end(signal.SIGINT) == 0
 

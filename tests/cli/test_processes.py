@@ -97,11 +97,12 @@ def test_the_input_may_come_from_standard_input(place):
 def test_a_published_event_starts_a_run(place):
     mesh("publish", "greet.someone", '{"name": "Eve"}', folder=place.folder, url=place.url)
 
-    def answered() -> bool:
+    def outputs() -> list[str]:
         runs = mesh_json("runs", "list", "--workflow", "greet", "--status", "succeeded", folder=place.folder, url=place.url)
-        return any(step["output"] and step["output"]["hello"] == "Eve" for run in runs for step in run["steps"].values())
+        shown = [mesh_json("runs", "show", run["run_id"], folder=place.folder, url=place.url) for run in runs]
+        return [run["steps"]["greet"]["output"]["hello"] for run in shown]
 
-    _eventually(answered)
+    _eventually(lambda: "Eve" in outputs())
 
 
 def test_a_failed_run_ends_the_command_with_its_code(place):

@@ -62,8 +62,14 @@ class Server:
             self._process = None
 
     def freeze(self) -> None:
+        """Stop it where it stands; returns when every thread has stopped."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
+        threads = Path(f"/proc/{self._process.pid}/task")
+        deadline = time.monotonic() + _READY_S
+        while any((each / "stat").read_text().rpartition(")")[2].split()[0] != "T" for each in threads.iterdir()):
+            assert time.monotonic() < deadline, "the server did not stop"
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         assert self._process is not None

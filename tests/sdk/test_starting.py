@@ -77,7 +77,7 @@ async def _first(scheduler: Scheduler) -> list:
         ({"sticky_worker": "w-1"}, "not sticky"),
     ],
 )
-async def test_a_start_option_that_cannot_be_is_refused_before_anything_is_written(mesh: Mesh, scheduler: Scheduler, options: dict, said: str):
+async def test_a_start_option_that_cannot_be_is_refused(mesh: Mesh, scheduler: Scheduler, options: dict, said: str):
     with pytest.raises(InvalidInput) as refused:
         await mesh.start("echo", 1, **options)
     assert said in str(refused.value)
@@ -99,7 +99,7 @@ async def test_how_runs_end_badly(mesh: Mesh):
         ("first", "ValueError", "Traceback…"),
         ("second", "KeyError", ""),
     ]
-    with pytest.raises(RunCancelled, match="^not wanted any more$"):
+    with pytest.raises(RunCancelled, match=r"^not wanted any more$"):
         await mesh.run("cancelled")
     with pytest.raises(RunTimedOut, match="took more than 60 s"):
         await mesh.run("slow")
@@ -204,3 +204,10 @@ async def test_cancel_is_stored_with_its_reason(mesh: Mesh, scheduler: Scheduler
     await mesh.runs.cancel(ref.run_id, "again")
     await until(lambda: len(scheduler.cancels) == 2)
     assert [(cancel.run, cancel.reason) for cancel in scheduler.cancels] == [(ref.run_id, "why"), (ref.run_id, "again")]
+
+
+async def test_results_come_in_whatever_was_not_awaited_when_they_did(mesh: Mesh, scheduler: Scheduler):
+    refs = [await mesh.start("echo", number) for number in range(20)]
+    client = mesh.clients.here()
+    await until(lambda: all(client.awaited.knows(ref.run_id) for ref in refs))
+    assert [await ref.result(timeout=1) for ref in refs] == list(range(20))

@@ -17,6 +17,7 @@ from mesh_sdk.protocol.records import VERSION, Assign, Done, LaneFrame, Notice, 
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Delivery
 from mesh_sdk.transport.connection import connect
+from mesh_sdk.transport.errors import TransportError
 from mesh_sdk.transport.settings import ConnectionSettings
 
 FAST = ConnectionSettings(ping_interval_s=0.3, reconnect_wait_s=0.02)
@@ -46,6 +47,7 @@ class Leader:
         self.results: dict[str, Done] = {}
         self.pools: dict[str, list[str]] = {}
         self._topology = Topology(self.subjects, limits=SMALL)
+        self._tasks: list[asyncio.Future[None]] = []
         self._count = itertools.count(1)
         self._news = asyncio.Event()
         self.bus: Bus
@@ -56,7 +58,7 @@ class Leader:
         await self.make_lanes()
         self._reader = self.bus.reader(self.subjects.reports_stream, self.subjects.all_reports, 1, self._on_frame)
         await self._reader.start()
-        await self.bus.subscribe(self.subjects.api("*"), self._on_call)
+        await self.bus.subscribe(self.subjects.api(">"), self._on_call)
         return self
 
     async def close(self) -> None:
@@ -68,7 +70,13 @@ class Leader:
 
     async def make_memory(self) -> None:
         """What a restarted server has lost."""
-        await self._topology.ensure_remembered(self.bus)
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await self._topology.ensure_remembered(self.bus)
+                    break
+                except TransportError:
+                    await asyncio.sleep(0.01)
         await self.make_lanes()
         for reported in self.workers.values():
             await self._make_consumer(reported.record)
@@ -90,7 +98,7 @@ class Leader:
             self.reports.append(reported)
             if isinstance(record, Register) and self.answer:
                 self.workers[frame.worker] = reported
-                asyncio.ensure_future(self._welcome(reported))
+                self._tasks.append(asyncio.ensure_future(self._welcome(reported)))
         self._news.set()
 
     async def _welcome(self, reported: Reported) -> None:
@@ -142,11 +150,9 @@ class Leader:
         workflow, _, step = action.partition(":")
         number = next(self._count)
         run = more.pop("run", None) or ids.run_id(1_700_000_000_000 + number, b"tester", number)
-        given = {"step": 0, "attempt": 1, "token": f"token-{number}", **more}
-        parents = {name: Raw(codec.encode(value)) for name, value in given.pop("parents", {}).items()}
-        return Assign(
-            run, given.pop("step"), given.pop("attempt"), given.pop("token"), workflow, step or workflow, Raw(codec.encode(input)), parents, **given
-        )
+        step_index, attempt, token = more.pop("step", 0), more.pop("attempt", 1), more.pop("token", f"token-{number}")
+        parents = {name: Raw(codec.encode(value)) for name, value in more.pop("parents", {}).items()}
+        return Assign(run, step_index, attempt, token, workflow, step or workflow, Raw(codec.encode(input)), parents, **more)
 
     async def share(self, worker: str, *orders: Any) -> None:
         """Send to the shared lane of the worker's pool."""

@@ -90,11 +90,11 @@ async def test_what_can_not_be_a_worker_is_refused_at_once(mesh: Mesh):
         await mesh.worker("idle").serve()
     with pytest.raises(DefinitionError, match="-3"):
         mesh.worker("idle", slots=-3)
+
+    @mesh.task()
+    async def twice(ctx: Context) -> None: ...
+
     with pytest.raises(DefinitionError, match="registered on this worker already"):
-
-        @mesh.task()
-        async def twice(ctx: Context) -> None: ...
-
         mesh.worker("clerk", workflows=[twice, twice])
 
 

@@ -84,6 +84,9 @@ class Subscription(Protocol):
 class Reader(Protocol):
     """Reads a stream in order from a sequence, each message once, over reconnects and server restarts.
 
+    A stream that has lost its end (or was made anew) stores old sequences again: the reader says so in an error log and
+    goes on after what the stream still holds, its `position` going back; whoever keeps positions compares times.
+
     Acknowledges nothing: the position is the caller's. Deliveries come by the `on_message(delivery)` it was made with;
     `pause()` stops asking for more (what was asked for still comes), `resume()` goes on.
     """
@@ -97,7 +100,7 @@ class Reader(Protocol):
         """Begin; returns when the stream is being read, which may wait for the stream or the connection.
 
         Raises:
-            Disconnected: when the connection was closed for good.
+            Disconnected: when the connection, or the reader, is closed meanwhile.
         """
 
     async def close(self) -> None: ...
@@ -207,6 +210,11 @@ class Bus(Protocol):
 
     @property
     def max_payload(self) -> int: ...
+
+    @property
+    def cluster_size(self) -> int:
+        """How many servers the one at hand forms a cluster with, itself included; 1 without a cluster."""
+        ...
 
     def on_connection(self, listener: Callable[[bool], None]) -> Callable[[], None]:
         """Have `listener(False)` called when the connection is lost, `listener(True)` when it is back.

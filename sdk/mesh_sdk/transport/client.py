@@ -50,6 +50,11 @@ class WireClient(Client):
         transport: asyncio.WriteTransport = self._transport._io_writer.transport  # type: ignore[union-attr]
         return transport
 
+    def abort(self) -> None:
+        """Drop the socket, if there is one, with whatever it has not sent."""
+        if self._transport and not self.socket().is_closing():
+            self.socket().abort()
+
     def register(self, subject: str, handler: Handler, queue: str = "") -> int:
         """Have messages of a subscription handled; a reconnect subscribes again by itself. Returns its id."""
         self._sid += 1
@@ -111,9 +116,13 @@ class WireClient(Client):
     async def _process_op_err(self, e: Exception) -> None:
         if not self.is_closed and not self.is_reconnecting:
             self._on_lost(e)
-            if self._transport:
-                self.socket().abort()
+            self.abort()
         await super()._process_op_err(e)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # A try that got no further than the socket leaves it open: the next one would replace it without closing it.
+        self.abort()
+        await super()._connect_to_server(s)
 
     async def _attempt_reconnect(self) -> None:
         backoff = Backoff(0.1, 2.0)

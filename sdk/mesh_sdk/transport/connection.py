@@ -16,8 +16,9 @@ from nats import errors as nats_errors
 
 from mesh_sdk.errors import ConfigurationError, ConnectionFailed, ServerUnsuitable
 from mesh_sdk.transport import streams
+from mesh_sdk.transport.backoff import Backoff
 from mesh_sdk.transport.bus import Callback, Delivery, LaneMessage, Stored, StreamSettings, StreamState
-from mesh_sdk.transport.errors import Refused, TransportError
+from mesh_sdk.transport.errors import Busy, Disconnected, Refused, TimedOut
 from mesh_sdk.transport.headers import header, ttl_header
 from mesh_sdk.transport.kv import Bucket
 from mesh_sdk.transport.lane import PushedLane
@@ -121,9 +122,11 @@ class Link(Wire):
 
         async def on_error(error: Exception) -> None:
             last[:] = [error]
-            if self._changed.is_set():
-                _log.warning("connection to %s: %s", self._servers, error)
-            elif "authorization" in str(error).lower() and not refused.done():
+            if "permissions violation" in str(error).lower():
+                _log.warning("the server at %s does not permit it: %s", self._servers, error)
+            else:
+                _log.debug("connection to %s: %s", self._servers, error)
+            if "authorization" in str(error).lower() and not refused.done():
                 refused.set_result(None)
 
         async def on_reconnected() -> None:
@@ -164,25 +167,33 @@ class Link(Wire):
         if _version(version) < _OLDEST_SERVER:
             oldest = ".".join(map(str, _OLDEST_SERVER))
             raise ServerUnsuitable(f"the server at {self._servers} is nats-server {version}; the mesh needs {oldest} or newer")
-        try:
-            await streams.call(self, "INFO", None, _Nothing, timeout)
-        except Refused as error:
-            raise ServerUnsuitable(
-                f"the server at {self._servers} has no JetStream for this account ({error}); start it with `-js` or `jetstream {{}}`"
-            ) from None
-        except TransportError as error:
-            raise ConnectionFailed(f"JetStream at {self._servers} did not answer within {timeout:g} s: {error}") from None
+        backoff = Backoff(0.05, 0.5)
+        deadline = self.loop.time() + timeout
+        while True:
+            try:
+                await streams.call(self, "INFO", None, _Nothing, max(0.1, deadline - self.loop.time()))
+                return
+            except (Busy, Disconnected, TimedOut) as error:  # a cluster that is about to elect its leader
+                if self.loop.time() >= deadline:
+                    raise ConnectionFailed(f"JetStream at {self._servers} did not answer within {timeout:g} s: {error}") from None
+                await backoff.wait(asyncio.Event())
+            except Refused as error:
+                raise ServerUnsuitable(
+                    f"the server at {self._servers} has no JetStream for this account ({error}); start it with `-js` or `jetstream {{}}`"
+                ) from None
 
     async def close(self) -> None:
         """Close for good; what was written before still goes out, whoever waits for an answer gets `Disconnected`."""
         if self._closed:
             return
         self.shut()
-        try:
-            async with asyncio.timeout(_CLOSE_S):
-                await self.client.close()
-        except TimeoutError:  # the peer is away and bytes are left: nobody will take them
-            self.client.socket().abort()
+        closing = self.loop.create_task(self.client.close(), name="nats close")
+        _, pending = await asyncio.wait({closing}, timeout=_CLOSE_S)
+        if pending:  # the peer is away and bytes are left: nobody will take them
+            self.client.abort()
+            closing.cancel()
+        elif closing.exception() is not None:
+            _log.warning("closing the connection to %s: %s", self._servers, closing.exception())
 
     # ---- core messages
 

@@ -21,7 +21,8 @@ from mesh_sdk.transport.errors import Busy, Disconnected, StreamFull, StreamMiss
 BUFFER_RECORDS_MAX = 20_000
 BUFFER_BYTES_MAX = 32 * 1024 * 1024
 
-_APPEND_TIMEOUT_S = 5.0
+_APPEND_TIMEOUT_S = 2.0
+"""Short: what was sent to a stream without a leader is never answered, and sending again doubles nothing."""
 _PASSING = (TimedOut, Disconnected, Busy, StreamFull, StreamMissing)
 """What a frame waits out: the same may well be accepted later."""
 
@@ -225,9 +226,10 @@ class FrameWriter:
         if self._closed:
             return
         if isinstance(error, _PASSING):
-            self._queue[0].resent += 1
-            if not isinstance(error, Disconnected):
-                _log.warning("%s: a frame waits: %s", self._subject, error)
+            frame = self._queue[0]
+            frame.resent += 1
+            if frame.resent == 1:
+                _log.warning("%s: a frame of %d records waits: %s", self._subject, len(frame.records), error)
             self._retry = self._loop.call_later(self._backoff.next(), self._send)
             return
         self._backoff.reset()

@@ -86,7 +86,7 @@ class PushedLane:
         await self._wire.in_force()
         self._read()
         if self._reading is not None:
-            await asyncio.shield(self._reading)
+            await asyncio.wait({self._reading})
 
     async def close(self) -> None:
         """Apply nothing more."""

@@ -104,13 +104,15 @@ class OrderedReader:
         """Begin; returns when the first consumer stands, which may wait for the stream or the connection.
 
         Raises:
-            Disconnected: when the connection is closed for good.
+            Disconnected: when the connection, or this reader, is closed meanwhile.
         """
         self._remove_listener = self._wire.on_connection(self._connection)
         self._restart("start")
         self._watch()
         if self._creating is not None:
-            await asyncio.shield(self._creating)
+            await asyncio.wait({self._creating})
+        if self._consumer is None and (self._closed or self._wire.closed):
+            raise Disconnected(f"{self._stream}: closed before it could be read")
 
     async def close(self) -> None:
         """Deliver nothing more."""

@@ -94,11 +94,13 @@ async def call(wire: Wire, name: str, body: Any, answer: type[Answer], timeout: 
         data = await wire.ask(API + name, b"" if body is None else _encode(body), timeout)
     except NoResponders:
         raise StreamMissing(f"{name}: nobody answers", 503) from None
-    if b'"error"' in data:
-        error = _failure(data).error
-        if error is not None:
-            raise refusal(error.err_code, error.description, name)
-    return msgspec.json.decode(data, type=answer)
+    try:
+        error = _failure(data).error if b'"error"' in data else None
+        if error is None:
+            return msgspec.json.decode(data, type=answer)
+    except msgspec.DecodeError as wrong:
+        raise Refused(f"{name}: not an answer of the JetStream API: {wrong}") from None
+    raise refusal(error.err_code, error.description, name)
 
 
 def configuration(settings: StreamSettings) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Wire:
         """Names this connection; no other ever had it."""
         self._buffer_max = settings.write_buffer_bytes_max
         self._up = False
+        self._was_up = False
         self._closed = False
         self._socket: asyncio.WriteTransport | None = None
         self._listeners: list[Callable[[bool], None]] = []
@@ -106,6 +107,12 @@ class Wire:
         """The largest message, headers included, that the server takes."""
         size: int = self.client.max_payload
         return size
+
+    @property
+    def cluster_size(self) -> int:
+        """How many servers the one at hand forms a cluster with, itself included; 1 without a cluster."""
+        info = self.client.server_info
+        return max(1, len(info.get("connect_urls") or ())) if info.get("cluster") else 1
 
     def on_connection(self, listener: Callable[[bool], None]) -> Callable[[], None]:
         """Have `listener(False)` called when the connection is lost, `listener(True)` when every subscription is back.
@@ -146,6 +153,9 @@ class Wire:
             self._socket.write(b"UNSUB %d\r\n" % sid)
         self._late_subscriptions.clear()
         self._late_ends.clear()
+        if self._was_up:
+            _log.info("connected again")
+        self._was_up = True
         self._tell(True)
 
     def _lost(self, error: Exception) -> None:
@@ -153,6 +163,7 @@ class Wire:
             return
         self._up = False
         self._socket = None
+        _log.warning("the connection was lost (%s); trying to reconnect", str(error) or type(error).__name__)
         self._fail_all(f"the connection to the server was lost: {error!s}")
         self._tell(False)
 

@@ -145,6 +145,9 @@ class Runtime:
             parts = await self._open()
             await self._work(parts, on_ready)
             await self._finish(grace_s)
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
         finally:
             await self._close()
 
@@ -198,13 +201,21 @@ class Runtime:
         log.info("worker %s drains: %d steps to finish, %g s for them", self._identity.worker, session.steps.holding_count, grace_s)
         draining = asyncio.ensure_future(session.drain(grace_s))
         cancel = asyncio.ensure_future(self._cancel.wait())
-        await asyncio.wait({draining, cancel}, return_when=asyncio.FIRST_COMPLETED)
-        if not draining.done():
+        try:
+            await asyncio.wait([draining, cancel], return_when=asyncio.FIRST_COMPLETED)
             session.steps.cancel()
-        await draining
-        cancel.cancel()
+            await draining
+        finally:
+            draining.cancel()
+            cancel.cancel()
         await session.leave()
         log.info("worker %s has left", self._identity.worker)
+
+    async def _give_up(self) -> None:
+        """Whoever serves was cancelled: what runs is told to stop and handed back at once."""
+        if self._session is not None:
+            await self._session.drain(0)
+            await self._session.leave()
 
     async def _close(self) -> None:
         self._pulse.stop()
@@ -294,8 +305,11 @@ class Runtime:
         session = self._session
         with suppress(ValueError):  # an empty or foreign question is a mere probe
             question = json.loads(data or b"{}")
-            if isinstance(question, dict) and question.get("ask") == "holding" and session is not None:
-                session.report_holding()
+            if isinstance(question, dict) and session is not None:
+                if question.get("ask") == "holding":
+                    session.report_holding()
+                elif question.get("ask") == "register":
+                    session.start_over(question.get("incarnation"))
         if reply and self._bus is not None:
             self._bus.publish(reply, json.dumps(self._about()).encode())
 

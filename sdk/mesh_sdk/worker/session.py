@@ -142,6 +142,12 @@ class Session:
         if self.ready and not self._fenced:
             self.steps.report_holding()
 
+    def start_over(self, incarnation: object) -> None:
+        """The leader has given this incarnation up, and what it holds to others: it must not go on."""
+        if self.ready and incarnation == self.incarnation:
+            log.warning("the leader does not know this worker any more: starting over")
+            self.fence()
+
     def _lanes_lost(self) -> None:
         log.warning("the lanes were lost: reporting %d attempts held", self.steps.holding_count)
         self.report_holding()

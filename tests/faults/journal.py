@@ -1,0 +1,48 @@
+"""The journal of a test, read as it stands: what was recorded, and whether anything was recorded twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mesh.core import records as facts
+from mesh.core.records import JournalFrame
+from mesh.scheduler.journal import decode_frame, encode_frame
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.bus import Bus
+
+NAMES = Subjects()
+__all__ = ["NAMES", "JournalFrame", "check_executions", "check_once", "decode_frame", "encode_frame", "frames", "records"]
+
+
+async def frames(bus: Bus) -> list[tuple[int, JournalFrame]]:
+    """Every frame with its sequence."""
+    stored = await bus.read(NAMES.journal_stream, NAMES.journal)
+    return [(message.sequence, decode_frame(message.data)) for message in stored]
+
+
+async def records(bus: Bus) -> list[facts.Fact]:
+    """Every record, in order."""
+    return [record for _, frame in await frames(bus) for record in frame.records]
+
+
+def check_once(found: list[facts.Fact]) -> None:
+    """No run started or ended twice, no step completed twice, no attempt number of a step given out twice."""
+    counts: Counter[tuple[object, ...]] = Counter()
+    for record in found:
+        if isinstance(record, facts.RunStarted):
+            counts["start", record.run] += 1
+        elif isinstance(record, facts.RunFinished):
+            counts["end", record.run] += 1
+        elif isinstance(record, facts.StepFinished):
+            counts["done", record.run, record.step] += 1
+        elif isinstance(record, facts.StepReleased):
+            counts["out", record.run, record.step, record.attempt] += 1
+    twice = [what for what, count in counts.items() if count > 1]
+    assert not twice, f"recorded more than once: {twice[:5]}"
+
+
+def check_executions(executions: list[tuple[str, str, int, str, int]]) -> None:
+    """No attempt was executed twice."""
+    counts = Counter((run, step, attempt) for run, step, attempt, what, _ in executions if what == "start")
+    twice = [what for what, count in counts.items() if count > 1]
+    assert not twice, f"executed more than once: {twice[:5]}"

@@ -1,0 +1,88 @@
+"""A client that missed a notice asks: at once after a reconnect or a new term, else every ten seconds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from msgspec import Raw
+
+from mesh_sdk import Mesh, Unavailable, leader, missed
+from mesh_sdk.protocol import records
+from mesh_sdk.protocol.records import Done
+from tests.contract.servers import Server
+from tests.sdk.conftest import until
+from tests.sdk.scheduler import Scheduler
+
+
+async def test_a_new_term_has_it_asked(mesh: Mesh, scheduler: Scheduler):
+    ref = await mesh.start("silent", 1)
+    result = asyncio.ensure_future(ref.result(timeout=5))
+    await until(lambda: bool(scheduler.results))
+    scheduler.beat(7)
+    assert await result == 1
+    asked = [body["runs"] for call, body in scheduler.calls if call == "results"]
+    assert asked[-1] == [ref.run_id]
+
+
+async def test_what_waited_long_is_asked_for(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(missed, "ASK_S", 0.05)
+    assert await mesh.run("silent", 1) == 1
+    keyed = await mesh.start("silent", 2, key="k")
+    assert await keyed.result(timeout=5) == 2
+
+
+async def test_a_keyed_start_whose_answer_was_lost_is_asked_for(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(missed, "ASK_S", 0.05)
+    scheduler.mute = True
+    ref = await mesh.start("echo", 1, key="k")
+    assert await asyncio.wait_for(ref.accepted(), 5) == scheduler.keys["k"]
+
+
+async def test_many_are_asked_for_in_batches(mesh: Mesh, scheduler: Scheduler):
+    running = asyncio.ensure_future(mesh.run_many("silent", range(1_200)))
+    await until(lambda: len(scheduler.results) == 1_200)
+    scheduler.beat(7)
+    assert await running == list(range(1_200))
+    assert [len(body["runs"]) for call, body in scheduler.calls if call == "results"] == [500, 500, 200]
+
+
+async def test_a_run_of_another_client_is_asked_for_at_once(mesh: Mesh, scheduler: Scheduler):
+    scheduler.results["f" * 32] = Done("f" * 32, records.SUCCEEDED, Raw(b"3"))
+    assert await mesh.ref("f" * 32).result(timeout=5) == 3
+
+
+async def test_results_survive_a_server_restart(own_server: Server):
+    scheduler = await Scheduler(own_server.url, "again").start()
+    async with Mesh(url=own_server.url, namespace="again") as mesh:
+        waiting = [asyncio.ensure_future(mesh.run("held", number)) for number in range(50)]
+        await until(lambda: len(scheduler.starts) == 50)
+        own_server.kill()
+        late = [asyncio.ensure_future(mesh.run("held", number)) for number in range(50, 60)]
+        await until(lambda: not scheduler.bus.connected)
+        own_server.start()
+        await until(lambda: len(scheduler.starts) >= 60)
+        scheduler.mute = True
+        scheduler.release()
+        await until(lambda: scheduler.bus.connected)
+        scheduler.beat(9)
+        async with asyncio.timeout(20):
+            assert [await each for each in waiting + late] == list(range(60))
+    await scheduler.close()
+
+
+async def test_reads_wait_for_a_leader_and_give_up(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(leader, "FAILOVER_S", 0.3)
+    silent = Mesh(url=scheduler.url, namespace="no-leader")
+    with pytest.raises(Unavailable, match="no scheduler leads"):
+        await silent.runs.get("x")
+    await silent.close()
+    tries: list[int] = []
+
+    def later(body: object) -> object:
+        tries.append(1)
+        return {"ok": []} if len(tries) > 2 else {"error": {"type": "Unavailable", "message": "following"}}
+
+    scheduler.answers["workers.list"] = later
+    assert await mesh.workers.list() == []
+    assert len(tries) == 3

@@ -1,0 +1,158 @@
+"""What a worker lives through: a server that dies, lanes that are lost, touch that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mesh_sdk import Context, Mesh
+from mesh_sdk.protocol import ids, records
+from mesh_sdk.protocol.codec import encode
+from mesh_sdk.protocol.records import VERSION, Accepted, Finished, Holding, LaneFrame, Register
+from mesh_sdk.transport.connection import connect
+from mesh_sdk.worker.presence import Presence
+from tests.contract.servers import Server
+from tests.worker.conftest import running
+from tests.worker.leader import Leader
+
+
+@pytest.fixture
+async def own_leader(own_server: Server, namespace: str) -> AsyncIterator[Leader]:
+    leader = await Leader(own_server.url, namespace).start()
+    yield leader
+    await leader.close()
+
+
+@pytest.fixture
+async def own_mesh(own_server: Server, namespace: str) -> AsyncIterator[Mesh]:
+    mesh = Mesh(url=own_server.url, namespace=namespace)
+    yield mesh
+    await mesh.close()
+
+
+async def test_a_report_survives_the_death_of_the_server(own_server: Server, own_leader: Leader, own_mesh: Mesh):
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    @own_mesh.task()
+    async def slow(ctx: Context) -> int:
+        await go_on.wait()
+        ended.set()
+        return 7
+
+    async with running(own_mesh.worker("clerk", slots=2, workflows=[slow], id="w-1")):
+        shared, private = own_leader.assign("slow"), own_leader.assign("slow")
+        await own_leader.share("w-1", shared)
+        await own_leader.send("w-1", private)
+        await own_leader.report(Accepted, count=2)
+        own_server.kill()
+        go_on.set()
+        await ended.wait()
+        own_server.start()
+        await own_leader.make_memory()
+        for order in (shared, private):
+            assert isinstance(await own_leader.last_of(order.token, timeout=20), Finished)
+        after = own_leader.assign("slow")
+        await own_leader.share("w-1", after)
+        assert isinstance(await own_leader.last_of(after.token, timeout=20), Finished)
+
+
+async def test_lost_lanes_are_answered_with_what_is_held(leader: Leader, mesh: Mesh):
+    go_on = threading.Event()
+
+    @mesh.task()
+    def slow(ctx: Context) -> None:
+        go_on.wait(10)
+
+    async with running(mesh.worker("clerk", slots=1, workflows=[slow], id="w-1")):
+        running_, waiting = leader.assign("slow"), leader.assign("slow")
+        await leader.send("w-1", running_, waiting)
+        await leader.report(Accepted)
+        await leader.bus.request(leader.subjects.control("w-1"), b'{"ask":"holding"}', 5)
+        holding = await leader.report(Holding)
+        assert sorted(holding.attempts) == sorted((each.run, each.step, each.attempt, each.token) for each in (running_, waiting))
+        leader.bus.publish(leader.subjects.control_all, b'{"ask":"holding"}')
+        await leader.report(Holding, count=2)
+        go_on.set()
+        assert isinstance(await leader.last_of(waiting.token), Finished)
+
+
+async def test_a_worker_that_lost_touch_stops_everything_and_comes_back_as_another(
+    leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+):
+    cancelled, go_on, threads = asyncio.Event(), threading.Event(), []
+
+    @mesh.task()
+    async def endless(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    @mesh.task()
+    def stubborn(ctx: Context) -> None:
+        go_on.wait(10)
+        threads.append(ctx.cancelled)
+
+    @mesh.task()
+    def quick(ctx: Context) -> int:
+        return 1
+
+    made: list[Presence] = []
+    start = Presence.start
+
+    def keep(presence: Presence) -> None:
+        made.append(presence)
+        start(presence)
+
+    monkeypatch.setattr(Presence, "start", keep)
+    async with running(mesh.worker("clerk", slots=2, workflows=[endless, stubborn, quick], id="w-1")):
+        orders = [leader.assign("endless"), leader.assign("stubborn")]
+        await leader.send("w-1", *orders)
+        await leader.report(Accepted, count=2)
+        made[0].confirmed_until = 0.0
+        async with asyncio.timeout(5):
+            await cancelled.wait()
+        await leader.report(Register, count=2)
+        first, second = [each.incarnation for each in leader.reports if isinstance(each.record, Register)]
+        assert second > first
+        blocked, after = leader.assign("quick"), leader.assign("quick")
+        await leader.send("w-1", blocked, after)
+        assert isinstance(await leader.last_of(after.token), Finished)
+        assert b'"running": 1' in await leader.bus.request(leader.subjects.control("w-1"), b"", 5), "the thread keeps its slot"
+        go_on.set()
+    assert threads == [True]
+    for order in orders:
+        assert all(isinstance(record, Accepted) for record in leader.of(order.token)), "nothing is answered for what was given up"
+
+
+async def test_a_stalled_loop_returns_what_may_have_gone_to_another(leader: Leader, mesh: Mesh):
+    late = leader.assign("quick")
+    pool = ids.pool_id(["block:block", "quick:quick"])
+
+    async def send_late() -> None:
+        bus = await connect([leader.url], name="late")
+        await bus.append(leader.subjects.shared_lane(pool), encode(LaneFrame(VERSION, 1, [late])))
+        await bus.close()
+
+    @mesh.task()
+    async def block(ctx: Context) -> None:
+        sender = threading.Thread(target=lambda: asyncio.run(send_late()))
+        sender.start()
+        sender.join()
+        time.sleep(0.8)
+
+    @mesh.task()
+    async def quick(ctx: Context) -> int:
+        return 1
+
+    async with running(mesh.worker("clerk", slots=4, workflows=[block, quick], id="w-1")):
+        blocker = leader.assign("block")
+        await leader.share("w-1", blocker)
+        returned = await leader.last_of(late.token)
+        assert isinstance(returned, records.Returned)
+        assert returned.reason == records.RETURNED_STALLED
+        assert isinstance(await leader.last_of(blocker.token), Finished)
