@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from mesh.core import records as facts
 from mesh.core.run import Run
+from mesh.core.slots import Worker
 from mesh.core.state import State
 from mesh.core.step import Attempt, Step
 from mesh_sdk.protocol.records import (
@@ -113,8 +114,19 @@ class Teller:
     def _accepted(self, record: facts.StepAccepted, effects: Effects) -> None:
         effects.answered.append(record.token)
         attempt = self.state.attempts.get(record.token)
-        if attempt is not None and attempt.step.current is not attempt:
+        if attempt is None:
+            return
+        if attempt.step.current is not attempt:
             self._withdraw(attempt, attempt.step.run.reason or "the run is over", effects)
+        elif attempt.step.children and attempt.worker is not None:
+            self._tell_children(attempt.step.children, attempt.worker, effects)
+
+    def _tell_children(self, children: dict[str, tuple[str, str]], worker: Worker, effects: Effects) -> None:
+        """A new attempt awaits what an earlier one has spawned, perhaps on another worker."""
+        for _, child in children.values():
+            run = self.state.find(child)
+            if run is not None and run.finished_at:
+                self._notice(worker.client, done(run), effects)
 
     def _failed(self, record: facts.StepFailed, effects: Effects) -> None:
         effects.answered.append(record.token)
@@ -140,13 +152,22 @@ class Teller:
         run = self.state.find(record.run)
         if run is None:
             return
-        if run.client:
+        client = self._awaits(run)
+        if client:
             notice = done(run)
-            self._notice(run.client, notice, effects)
+            self._notice(client, notice, effects)
             for client in run.also or ():
                 self._notice(client, notice, effects)
         if record.status in (CANCELLED, TIMED_OUT):
             self._withdraw_all(run, record.reason, effects)
+
+    def _awaits(self, run: Run) -> str:
+        """Who is told of a run's end: of a child's, the worker that its parent is on by now."""
+        if run.parent is not None and (parent := self.state.runs.get(run.parent[0])) is not None:
+            attempt = parent.steps[run.parent[1]].current
+            if attempt is not None and attempt.worker is not None:
+                return attempt.worker.client
+        return run.client
 
     def _withdraw_all(self, run: Run, reason: str, effects: Effects) -> None:
         """Attempts of a run that was ended from outside are told to stop, where their holder is known."""

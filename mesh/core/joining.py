@@ -36,16 +36,17 @@ class Joining(Starting):
             self.record(facts.WorkerRefused(sender.name, sender.incarnation, client_name(input.client), refusal))
             return
         current = self.state.workers.get(sender.name)
+        moves = current is not None and pool_id(_actions(input)) != current.pool.id
         if current is not None and current.incarnation != sender.incarnation:
-            self.remove(current, "replaced by a newer incarnation")
+            self.remove(current, "replaced by a newer incarnation", pool_stays=not moves)
+        elif current is not None and moves:
+            self._close_pool(current)
         workflows = []
         for definition in input.workflows:
             digested = _digested(definition)
             if (digested.name, digested.digest) not in self.state.versions:
                 self.record(facts.WorkflowDefined(digested))
             workflows.append((digested.name, digested.digest))
-        if current is not None and current.incarnation == sender.incarnation and pool_id(_actions(input)) != current.pool.id:
-            self._close_pool(current)
         self.record(
             facts.WorkerRegistered(
                 sender.name, sender.incarnation, input.name, input.slots, input.labels, workflows, input.client, input.host, input.pid
@@ -91,17 +92,20 @@ class Joining(Starting):
         worker = self.state.workers.get(sender.name)
         return worker if worker is not None and worker.incarnation == sender.incarnation else None
 
-    def remove(self, worker: Worker, reason: str) -> None:
-        """The incarnation is gone: what it held, and what its pool had out if it was the last there, goes elsewhere."""
+    def remove(self, worker: Worker, reason: str, *, pool_stays: bool = False) -> None:
+        """The incarnation is gone: what it held, and what its pool had out if it was the last there, goes elsewhere.
+
+        With `pool_stays` its successor pulls on: what it had pulled and not answered is delivered again.
+        """
         why = f"worker {worker.id} is gone: {reason}"
         attempts = [*worker.held.values(), *worker.reserved.values()]
         if worker.takes_work:
             self.record(facts.WorkerDraining(worker.id))  # first, so that nothing below is released to it again
         if reason == LEFT:
             self._close_pool(worker)
-        elif len(worker.pool.workers) == 1:
+        elif len(worker.pool.workers) == 1 and not pool_stays:
             attempts += worker.pool.out.values()
-        for attempt in attempts:
+        for attempt in sorted(attempts, key=_by_age):
             self._lose(attempt, worker.id, why)
         self.record(facts.WorkerGone(worker.id, worker.incarnation, reason))
         for other in list(self.state.pools.values()):
@@ -119,6 +123,10 @@ class Joining(Starting):
             self.record(facts.StepReturned(attempt.token, "", why))
         else:
             self.record(facts.AttemptEnded(attempt.token))
+
+
+def _by_age(attempt: Attempt) -> tuple[int, int, int]:
+    return attempt.step.run.number, attempt.step.index, attempt.number
 
 
 def _actions(input: Register) -> set[str]:

@@ -377,6 +377,7 @@ class State:
         elif step.run.flow.sticky == "HARD":
             push(self.away.setdefault(step.run.worker, []), step)
         else:
+            step.sticky_at = 0
             push(self.routes.queue(step.action).sticky, step)
 
     def apply_released(self, record: facts.StepReleased) -> None:

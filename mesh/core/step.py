@@ -35,7 +35,7 @@ ENDED = frozenset((DONE, BROKEN, SKIPPED))
 
 MOVES: dict[str, frozenset[str]] = {
     PENDING: frozenset((READY, SKIPPED)),
-    READY: frozenset((OUT, SKIPPED, DELAYED)),
+    READY: frozenset((OUT, SKIPPED)),
     DELAYED: frozenset((READY, SKIPPED)),
     OUT: frozenset((HELD, DONE, DELAYED, READY, BROKEN, SKIPPED)),
     HELD: frozenset((DONE, DELAYED, READY, BROKEN, SKIPPED)),

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -36,12 +37,14 @@ def run(*, linger_s: float = 0.0, metrics_port: int | None = None) -> int:
     """
     console = Console(highlight=False)
     files = find_files()
-    console.print("[bold]mesh demo[/bold]: 1 NATS server, 2 schedulers and 3 workers index the standard library; two of them will be killed")
+    console.print("[bold]mesh demo[/bold]: 2 schedulers and 3 workers index the standard library; two of them will be killed")
     console.print(f"{len(files)} files of {ROOT}", style="dim", soft_wrap=True)
     with _interruptible(), tempfile.TemporaryDirectory(prefix="mesh-demo-") as folder, EmbeddedServer(Path(folder) / "nats") as server:
         processes = Processes(server.url, Path(folder), metrics_port, SCHEDULERS + WORKERS)
         try:
-            holds = asyncio.run(_tell(console, server.url, processes, files, linger_s))
+            holds = asyncio.run(_tell(console, server.url, processes, files))
+            if linger_s:
+                _linger(console, linger_s)
         except MeshError:
             for each in processes.all:
                 console.print(each.tail(), markup=False, soft_wrap=True)
@@ -53,13 +56,15 @@ def run(*, linger_s: float = 0.0, metrics_port: int | None = None) -> int:
         return 0 if show_checks(console, [drained]) and holds else 1
 
 
-async def _tell(console: Console, url: str, processes: Processes, files: Sequence[SourceFile], linger_s: float) -> bool:
+async def _tell(console: Console, url: str, processes: Processes, files: Sequence[SourceFile]) -> bool:
     async with Mesh(url=url, namespace=NAMESPACE) as mesh:
-        holds = await Story(console, mesh, processes, files).tell()
-    if linger_s:
-        console.print(f"lingering for {linger_s:g} s")
-        await asyncio.sleep(linger_s)
-    return holds
+        return await Story(console, mesh, processes, files).tell()
+
+
+def _linger(console: Console, seconds: float) -> None:
+    console.print(f"lingering for {seconds:g} s; a signal ends it", highlight=False)
+    with suppress(KeyboardInterrupt):
+        time.sleep(seconds)
 
 
 @contextmanager

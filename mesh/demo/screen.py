@@ -21,7 +21,7 @@ from mesh.demo.processes import Process
 
 FRAMES_PER_S = 8
 PACKAGES_SHOWN = 8
-BAR_CHARACTERS = 14
+BAR_CHARACTERS = 10
 _COLOURS = {LEADS: "bold green", WORKS: "green", FOLLOWS: "cyan", KILLED: "bold red", AWAY: "yellow"}
 
 
@@ -62,7 +62,7 @@ class LiveScreen:
         self._live.stop()
 
     def _draw(self) -> RenderableType:
-        side_by_side = Table.grid(padding=(0, 3))
+        side_by_side = Table.grid(padding=(0, 2))
         side_by_side.add_row(_processes(self._picture), _packages(self._picture))
         return Panel(Group(side_by_side, Text(), _progress(self._picture)), title="mesh demo", title_align="left", border_style="dim")
 
@@ -100,7 +100,7 @@ def _line(picture: Picture, text: str, style: str) -> Text:
 
 
 def _processes(picture: Picture) -> Table:
-    table = Table(box=None, padding=(0, 1), show_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
     for heading in ("process", "pid", "", "slots"):
         table.add_column(heading, no_wrap=True)
     table.add_column("steps", justify="right", no_wrap=True)
@@ -111,7 +111,7 @@ def _processes(picture: Picture) -> Table:
             Text(process.name, "strike dim" if process.killed else ""),
             Text(str(process.pid), "dim"),
             Text(state, _COLOURS[state]),
-            _slots(picture, process) if worker else Text(),
+            _slots(picture, process) if worker and not process.killed else Text(),
             f"{picture.steps[process.name]:,}" if worker else "",
         )
     return table
@@ -123,9 +123,9 @@ def _slots(picture: Picture, process: Process) -> Text:
 
 
 def _packages(picture: Picture) -> Table:
-    table = Table(box=None, padding=(0, 1), show_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
     table.add_column("package", no_wrap=True)
-    table.add_column("files", min_width=BAR_CHARACTERS)
+    table.add_column("files", width=BAR_CHARACTERS)
     table.add_column("", justify="right", no_wrap=True)
     for name, files in picture.files.most_common(PACKAGES_SHOWN):
         done = picture.done[name]

@@ -20,7 +20,7 @@ from mesh.demo.report import Check, Effort, check_all, show_checks, show_effort,
 from mesh.demo.scrape import scrape
 from mesh.demo.screen import Screen, make_screen
 from mesh.demo.stdlib import SourceFile
-from mesh.demo.workflows import EVENT, Library, Package, Totals, all_runs
+from mesh.demo.workflows import EVENT, SLOTS, Library, Package, Totals, all_runs
 from mesh_sdk import Event, Mesh, MeshError
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import TransportError
@@ -70,6 +70,7 @@ class Story:
                 await self._publish()
                 await self._index()
                 found = await self._add_up()
+                await self._look()
             finally:
                 leaders.cancel()
             self._screen.say("counting again, plainly: one process, no mesh")
@@ -93,7 +94,7 @@ class Story:
         workers = [self._processes.worker(number + 1) for number in range(WORKERS)]
         await asyncio.gather(*(each.ready() for each in workers))
         self._screen.say(f"{SCHEDULERS} schedulers and {WORKERS} workers are ready")
-        self._screen.say("metrics: " + " ".join(f"{each.name}={each.metrics}" for each in self._processes.all))
+        self._screen.say("metrics on 127.0.0.1: " + " ".join(f"{each.name}={each.port}" for each in self._processes.all))
 
     async def _publish(self) -> None:
         events = [Event(EVENT, file, metadata={"path": file.path, "package": file.package}) for file in self._files]
@@ -138,7 +139,8 @@ class Story:
         used = self._picture.used
         worker = max(self._processes.workers, key=lambda each: used.get(each.name, 0))
         leader = self._picture.leader or self._processes.schedulers[0]
-        for process, what in ((worker, f"a worker with {used.get(worker.name, 0)} steps in its hands"), (leader, "the leading scheduler")):
+        busy = f"a worker with {used.get(worker.name, 0)} of its {SLOTS} slots in use"
+        for process, what in ((worker, busy), (leader, "the leading scheduler")):
             process.kill()
             self._killed_at = self._picture.elapsed
             self._killed.append(process.name)

@@ -132,7 +132,6 @@ class Loop:
 
     async def _round(self) -> None:
         records, positions, moved = self.core.take(), self.inbox.positions(), self._moved
-        slots = self.outbox.slots_due(self.state)
         asked = self._take_asked()
         self._bytes, self._fresh, self._moved = 0, True, False
         if not records and not moved:
@@ -146,7 +145,7 @@ class Loop:
         chunks = [records[i : i + CUT_RECORDS] for i in range(0, len(records), CUT_RECORDS)] or [records]
         answers = [question(self.journal.sequence + len(chunks)) for question in asked]  # before anything more is decided
         pending = self._send(chunks[0], at, positions if len(chunks) == 1 else self.positions)
-        prepared = self.outbox.prepare(self.teller.tell(records), slots)  # while the frame is being written
+        prepared = self.outbox.prepare(self.teller.tell(records), self.outbox.slots_due(self.state))  # while the frame is being written
         for place, chunk in enumerate(chunks[1:], 2):
             await self._settle(pending, chunks[place - 2])
             pending = self._send(chunk, at, positions if place == len(chunks) else self.positions)

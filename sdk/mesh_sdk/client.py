@@ -220,18 +220,14 @@ class Client:
 
     def run(self, record: Start, size: int, priority: int) -> asyncio.Future[Done]:
         """Have a start without a key stored; `prepare` has been awaited. The future is the run's end."""
-        future = self.awaited.expect_new(record.run)
+        future = self.awaited.expect_only(record.run)
         self.put(record, size, priority)
         self.missed.watch()
         return future
 
-    def put_nowait(self, record: Start, size: int, priority: int) -> None:
-        """Have a start stored some time soon; `accepted` tells when, or why it can't be.
-
-        Raises:
-            Unavailable: when too many wait to be stored.
-        """
-        start = self.unstored.add(record, size, priority)
+    def put_soon(self, start: Unstored) -> None:
+        """Have a start of `unstored` stored; `accepted` tells when, or why it can't be."""
+        record = start.record
         line = self._lines.get(record.workflow)
         if line is not None:
             line.append(start)

@@ -176,14 +176,8 @@ class Clients:
 
 def _adopt(client: Client, by: Client) -> None:
     """What a client on a loop that has ended could not store, another one does: the same start, with the same id."""
-
-    def put() -> None:
-        for start in starts:
-            by.put_nowait(start.record, start.size, start.priority)
-
-    starts = client.unstored.take()
-    if starts:
-        by.loop.call_soon_threadsafe(put)
+    for start in client.unstored.take():
+        by.loop.call_soon_threadsafe(by.put_soon, by.unstored.add(start.record, start.size, start.priority))
 
 
 class ClientRuns:

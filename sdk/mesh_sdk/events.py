@@ -66,7 +66,9 @@ class Events:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    async def publish(self, name: str, payload: Any = None, *, id: str = "", metadata: Mapping[str, str] | None = None) -> EventRef:
+    async def publish(
+        self, name: str, payload: Any = None, *, id: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> EventRef:
         """Publish an event; returns once it is stored.
 
         Args:
@@ -81,10 +83,10 @@ class Events:
             PayloadTooLarge: it is larger than the mesh carries.
             Unavailable: the server refused it, or was away for PUBLISH_S.
         """
-        ready = _ready(Event(name, payload, id, metadata))
+        ready = _ready(Event(name, payload, id or "", metadata))
         return await _store(self._clients.here(), ready)
 
-    def publish_sync(self, name: str, payload: Any = None, *, id: str = "", metadata: Mapping[str, str] | None = None) -> EventRef:
+    def publish_sync(self, name: str, payload: Any = None, *, id: str | None = None, metadata: Mapping[str, str] | None = None) -> EventRef:
         """`publish` for code without an event loop."""
         return self._clients.block(lambda: self.publish(name, payload, id=id, metadata=metadata), "mesh.events.publish")
 

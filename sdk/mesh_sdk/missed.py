@@ -2,7 +2,7 @@
 
 Two calls of the leader's API (see `reads` for how they travel) serve it:
 
-    results    {"runs": [ids]}      -> [Done…]                 runs that are unknown or have not ended are left out
+    results    {"runs": [ids]}      -> [Done…]                 runs that are unknown, have not ended, or don't fit are left out
     started    {"requested": id}    -> Started | Done | null   Done when that start was refused; null: not decided yet
 
 They are asked at each reconnect and new term for everything waited for, and every ASK_S for what has waited that long.
@@ -26,6 +26,9 @@ from mesh_sdk.protocol.records import Done, Notice, Started
 
 ASK_S = 10.0
 ASK_RUNS_MAX = 500
+
+ANSWER_BYTES = 128 * 1024
+"""An answer with outputs of this size may have been cut: its rest is asked for again."""
 
 _log = logging.getLogger("mesh.client")
 _results = msgspec.json.Decoder(list[Done])
@@ -107,7 +110,8 @@ class Missed:
             return
         runs = list(itertools.islice(self._runs, ASK_RUNS_MAX))
         found = _results.decode(await self._leader.call("results", {"runs": runs}))
-        for run in runs:
+        whole = sum(len(bytes(done.output)) for done in found) < ANSWER_BYTES
+        for run in runs if whole else [done.run for done in found]:
             self._runs.pop(run, None)
         for done in found:
             self._on_notice(done)

@@ -100,12 +100,20 @@ class RunRef(Generic[R]):
         """
         done = self._done
         if done is None:
-            async with asyncio.timeout(timeout):
-                done = self._done = await self._ended()
+            done = self._done = await self._ended_within(timeout)
         if done.status != SUCCEEDED:
             raise error_of(done)
         value: R = self._parse(bytes(done.output))
         return value
+
+    async def _ended_within(self, timeout: float | None) -> Done:
+        if timeout is None:
+            return await self._ended()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ended()
+        except TimeoutError:
+            raise TimeoutError(f"{self!r} has not ended within {timeout:g} s; it goes on") from None
 
     async def _ended(self) -> Done:
         if not self._run_id:

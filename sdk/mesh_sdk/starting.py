@@ -138,10 +138,11 @@ class Startable(Generic[I, R]):
         client = self.mesh.clients.anywhere()
         record = self._record(client, data, options)
         lane = self._lane(client, record)
+        start = client.unstored.add(record, len(data), lane)
         if client.loop is _running_loop():
-            client.put_nowait(record, len(data), lane)
+            client.put_soon(start)
         else:
-            client.loop.call_soon_threadsafe(client.put_nowait, record, len(data), lane)
+            client.loop.call_soon_threadsafe(client.put_soon, start)
         return self._ref(client, record)
 
     # ---- many runs ------------------------------------------------------------------------------------------------

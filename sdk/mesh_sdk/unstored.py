@@ -49,7 +49,7 @@ class UnstoredStarts:
         self._refused: Generations[MeshError] = Generations(REFUSED_MAX)
 
     def add(self, record: Start, size: int, priority: int) -> Unstored:
-        """A start has begun its way.
+        """A start has begun its way. Callable on any thread.
 
         Raises:
             Unavailable: when too many are on theirs.
@@ -93,7 +93,7 @@ class UnstoredStarts:
 
     async def flush(self, timeout: float) -> bool:
         """Give them some time; whether all arrived."""
-        waiting = [start.stored for start in self._starts.values()]
+        waiting = [start.stored for start in list(self._starts.values())]
         if waiting:
             await asyncio.wait(waiting, timeout=timeout)
         return not self._starts

@@ -1,22 +1,33 @@
-"""A small world around the core: workers that take what is sent to them, and answer, in any order a seed says."""
+"""A small world around the core: workers that take what is sent to them and answer, in any order that a seed says.
+
+The world is as unreliable as the real one may be: workers die and report after their death, messages are delivered
+again, and the leader dies between any two records of a frame (`leader_dies`), whoever takes over reading the same
+inputs again.
+"""
 
 from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec import Raw
 
 from mesh.core.check import check
 from mesh.core.core import Core
-from mesh.core.effects import Teller
-from mesh.core.image import digest
+from mesh.core.effects import Effects, Teller, assign
+from mesh.core.image import digest, encode_image, image, load
 from mesh.core.inputs import SELF, EventArrived, Sender, TermBegan, TimePassed, WorkerVanished
-from mesh.core.records import Fact
+from mesh.core.records import Fact, RunFinished, RunRefused, RunStarted, StepFinished, StepReleased
 from mesh.core.state import State
+from mesh.core.step import READY, Step
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
+from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
 
 T0 = 1_700_000_000_000
 
@@ -65,36 +76,159 @@ class World:
 
     def __init__(self, seed: int = 0, finished_max: int = 1000) -> None:
         self.random = random.Random(seed)
+        self.finished_max = finished_max
         self.state = State(finished_max)
-        tokens = itertools.count(1)
-        self.core = Core(self.state, lambda: f"t{next(tokens)}")
+        self.tokens = (f"t{number}" for number in itertools.count(1))
+        self.core = Core(self.state, self._token)
         self.teller = Teller(self.state)
+        self.standby = State(finished_max)
+        self.twins: list[tuple[Core, list[str]]] = []
+        """Cores that must decide the same from now on, and the tokens that they are to give."""
         self.journal: list[tuple[int, Fact]] = []
+        self.pending: list[tuple[object, Sender]] | None = None
+        self.effects = Effects()
         self.now = T0
         self.workers: dict[str, Holder] = {}
+        self.dead: list[Holder] = []
         self.shared: dict[str, list[wire.Assign]] = {}
+        self.redelivered: dict[str, list[wire.Assign]] = {}
         self.private: dict[tuple[str, str], list[wire.Order]] = {}
-        self.notices: list[wire.Notice] = []
+        self.notices: list[tuple[str, wire.Notice]] = []
         self.executed: list[tuple[str, int, int, str]] = []
         self.serial = itertools.count(1)
-        self.finished_max = finished_max
+        self.takeovers = 0
         self.decide(TermBegan("me"))
 
+    def _token(self) -> str:
+        token = next(self.tokens)
+        for _, tokens in self.twins:
+            tokens.append(token)
+        return token
+
+    # ---- the leader -------------------------------------------------------------------------------------------------
+
     def decide(self, input: object, sender: Sender = SELF) -> list[Fact]:
-        """Decide one input and deliver what follows."""
+        """Decide one input and deliver what follows; within `frame` it waits for the others."""
+        if self.pending is not None:
+            self.pending.append((input, sender))
+            return []
         self.core.begin(self.now)
+        waiting = self._waiting()
         self.core.decide(input, sender)
         facts = self.core.take()
+        self._check_order(waiting, facts)
+        self._follow(facts)
+        for twin, _ in self.twins:
+            twin.begin(self.now)
+            twin.decide(input, sender)
+            assert _encoded(twin.take()) == _encoded(facts)
+        self._deliver(facts)
+        check(self.state)
+        return facts
+
+    @contextmanager
+    def frame(self) -> Iterator[None]:
+        """What is told meanwhile is decided together, at its end: nobody sees an effect before."""
+        self.pending = []
+        yield
+        inputs, self.pending = self.pending, None
+        for input, sender in inputs:
+            self.decide(input, sender)
+
+    @contextmanager
+    def leader_dies(self, cut: float, taker: str) -> Iterator[None]:
+        """What is told meanwhile is decided, but only a part of the records reaches the journal before the leader dies.
+
+        Args:
+            cut: how much of the records is journaled, 0 to 1.
+            taker: who takes over: a warm "standby", a cold "replay" or one that loads an "image".
+        """
+        self.pending = []
+        yield
+        inputs, self.pending = self.pending, None
+        self.core.begin(self.now)
+        for input, sender in inputs:
+            self.core.decide(input, sender)
+        facts = self.core.take()
+        self._follow(facts[: round(cut * len(facts))])
+        self.take_over(taker)
+        for input, sender in inputs:
+            self.decide(input, sender)
+        self.resend()
+
+    def take_over(self, taker: str = "replay") -> None:
+        """Another leader goes on from the journal."""
+        self.twins.clear()
+        self.takeovers += 1
+        if taker == "standby":
+            self.state, self.standby = self.standby, self.replayed()
+        elif taker == "replay":
+            self.state = self.replayed()
+        else:
+            self.state = load(encode_image(image(self.replayed())), self.finished_max)
+        core = Core(self.state, lambda: "")
+        core.decide(TermBegan(taker), SELF)
+        self._follow(core.take())
+        self.core = Core(self.state, self._token)
+        self.teller = Teller(self.state)
+        self.core.begin(self.now)
+        facts = self.core.take()
+        self._follow(facts)
+        self._deliver(facts)
+        check(self.state)
+
+    def resend(self) -> None:
+        """After a takeover: what is recorded, unanswered and in no lane is sent again, as is what must stop."""
+        there = {order.token for lane in (*self.shared.values(), *self.redelivered.values()) for order in lane}
+        there |= {order.token for lane in self.private.values() for order in lane}
+        there |= {token for holder in (*self.workers.values(), *self.dead) for token in holder.running}
+        for token, attempt in self.state.attempts.items():
+            if not attempt.held and token not in there:
+                if attempt.worker is not None:
+                    self.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(assign(attempt))
+                else:
+                    assert attempt.pool is not None
+                    self.shared.setdefault(attempt.pool.id, []).append(assign(attempt))
+            elif attempt.held and attempt.worker is not None and attempt.step.current is not attempt:
+                order = wire.Withdraw(attempt.step.run.id, attempt.step.index, attempt.number, token, "the run is over")
+                self.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
+
+    def _follow(self, facts: list[Fact]) -> None:
         self.journal += [(self.state.now, fact) for fact in facts]
-        effects = self.teller.tell(facts)
+        if facts:
+            self.standby.now = self.state.now
+        for fact in facts:
+            self.standby.apply(fact)
+
+    def _deliver(self, facts: list[Fact]) -> None:
+        self.effects = effects = self.teller.tell(facts)
         for pool, orders in effects.shared.items():
             self.shared.setdefault(pool, []).extend(orders)  # type: ignore[arg-type]
         for address, orders in effects.private.items():
             self.private.setdefault(address, []).extend(orders)
-        for notices in effects.notices.values():
-            self.notices += notices
-        check(self.state)
-        return facts
+        for client, notices in effects.notices.items():
+            self.notices += [(client, notice) for notice in notices]
+
+    def _waiting(self) -> list[tuple[Step, int]]:
+        """Steps of no sticky run that wait for a place."""
+        runs = (run for run in self.state.runs.values() if not run.flow.sticky)
+        return [(step, step.mark) for run in runs for step in run.steps if step.state is READY]
+
+    def _check_order(self, waiting: list[tuple[Step, int]], facts: list[Fact]) -> None:
+        """Only free slots are filled, and no step is left that should have gone out in another's place: by priority, then age."""
+        left = [step for step, mark in waiting if step.state is READY and step.mark == mark]
+        for fact in facts:
+            if type(fact) is not StepReleased:
+                continue
+            pool = self.state.pools.get(fact.pool)
+            assert pool is None or pool.free >= 0, "more is released than the pool has room for"
+            if not fact.worker and left:
+                attempt = self.state.attempts.get(fact.token)
+                if attempt is None:
+                    continue
+                for step in left:
+                    served = step.action in attempt.pool.actions  # type: ignore[union-attr]
+                    assert not served or _order(step) > _order(attempt.step), f"{step.action} waits, {attempt.step.action} went out"
 
     def replayed(self) -> State:
         """A cold replay of the journal."""
@@ -102,24 +236,46 @@ class World:
         for at, fact in self.journal:
             state.now = at
             state.apply(fact)
-        state.now = self.state.now
         return state
 
-    def same_when_replayed(self) -> bool:
-        return digest(self.replayed()) == digest(self.state)
+    def check_followers(self) -> None:
+        """Leader, standby, cold replay and a loaded image are equal."""
+        self.state.now = self.standby.now  # a decision without records leaves no trace
+        mine = digest(self.state)
+        assert digest(self.standby) == mine
+        assert digest(self.replayed()) == mine
+        assert digest(load(encode_image(image(self.state)), self.finished_max)) == mine
+
+    def add_twin(self) -> None:
+        """A state that is loaded from an image of this one must decide the same from here on."""
+        tokens: list[str] = []
+        twin = Core(load(encode_image(image(self.state)), self.finished_max), lambda: tokens.pop(0))
+        twin.begin(self.now)
+        assert twin.take() == []
+        self.twins.append((twin, tokens))
 
     # ---- what happens outside ---------------------------------------------------------------------------------------
 
     def join(self, id: str, workflows: list[WorkflowDefinition], slots: int = 2) -> Holder:
-        holder = Holder(id, f"{next(self.serial):012x}", slots)
+        old = self.workers.get(id)
+        if old is not None:
+            self._bury(old)
+        holder = Holder(id, f"{next(self.serial):018x}", slots)
         self.workers[id] = holder
         self.decide(wire.Register("w", slots, workflows, {}, f"client-{id}"), holder.sender)
+        self._drop_lanes()
         return holder
 
-    def start(self, workflow: str, **options: object) -> str:
-        run = f"{self.now:012x}{next(self.serial):020x}"
-        self.decide(wire.Start(run, workflow, Raw(b"{}"), **options), Sender("client", "", self.now))  # type: ignore[arg-type]
+    def run_id(self) -> str:
+        return f"{self.now:012x}{next(self.serial):020x}"
+
+    def start(self, workflow: str, *, client: str = "client", **options: object) -> str:
+        run = self.run_id()
+        self.decide(wire.Start(run, workflow, Raw(b"{}"), **options), Sender(client, "", self.now))  # type: ignore[arg-type]
         return run
+
+    def cancel(self, run: str, reason: str = "why not") -> None:
+        self.decide(wire.Cancel(run, reason), Sender("client", "", self.now))
 
     def event(self, name: str, sequence: int) -> None:
         self.decide(EventArrived(sequence, T0 + sequence, name, Raw(b'{"n":1}')))
@@ -129,22 +285,19 @@ class World:
         taken = []
         lane = self.private.get((holder.id, holder.incarnation), [])
         for order in list(lane):
+            if order not in lane:  # a withdrawal took it away
+                continue
             if isinstance(order, wire.Withdraw):
                 lane.remove(order)
-                if order.token in holder.running:
-                    self.answer(
-                        holder,
-                        order.token,
-                        wire.Failed(
-                            order.run, order.step, order.attempt, order.token, wire.StepError("Cancelled", order.reason), "cancelled", -1
-                        ),
-                    )
+                self._withdrawn(holder, lane, order)
             elif holder.room > 0:
                 lane.remove(order)
                 taken.append(order)
                 holder.running[order.token] = order
         worker = self.state.workers.get(holder.id)
-        if worker is not None and worker.incarnation == holder.incarnation:
+        if worker is not None and worker.incarnation == holder.incarnation and not worker.draining:
+            for order in self.redelivered.pop(worker.pool.id, []):
+                self.give_back(holder, order, wire.RETURNED_REDELIVERED)
             shared = self.shared.get(worker.pool.id, [])
             while shared and holder.room > 0:
                 order = shared.pop(0)
@@ -153,6 +306,15 @@ class World:
         for order in taken:
             self.executed.append((order.run, order.step, order.attempt, holder.id))
         return taken
+
+    def _withdrawn(self, holder: Holder, lane: list[wire.Order], order: wire.Withdraw) -> None:
+        if order.token in holder.running:
+            error = wire.StepError("StepCancelled", order.reason)
+            report = wire.Failed(order.run, order.step, order.attempt, order.token, error, wire.FAILED_CANCELLED, wire.RETRY_NEVER)
+            self.answer(holder, order.token, report)
+        else:
+            lane[:] = [other for other in lane if other.token != order.token]
+            self.decide(wire.Returned(order.run, order.step, order.attempt, order.token, "withdrawn"), holder.sender)
 
     def answer(self, holder: Holder, token: str, report: wire.Report) -> None:
         holder.running.pop(token, None)
@@ -169,14 +331,57 @@ class World:
     def accept(self, holder: Holder, order: wire.Assign) -> None:
         self.decide(wire.Accepted(order.run, order.step, order.attempt, order.token), holder.sender)
 
+    def give_back(self, holder: Holder, order: wire.Assign, reason: str) -> None:
+        self.answer(holder, order.token, wire.Returned(order.run, order.step, order.attempt, order.token, reason))
+
+    def lend(self, holder: Holder, order: wire.Assign) -> None:
+        holder.lent.add(order.token)
+        self.decide(wire.Lent(order.run, order.step, order.attempt, order.token), holder.sender)
+
+    def resume(self, holder: Holder, order: wire.Assign) -> None:
+        assert holder.room > 0
+        holder.lent.discard(order.token)
+        self.decide(wire.Resumed(order.run, order.step, order.attempt, order.token), holder.sender)
+
+    def spawn(self, holder: Holder, order: wire.Assign, workflow: str, position: str, **options: object) -> str:
+        child = derived_run_id(run_id_time_ms(order.run), order.run, order.name, position)
+        parent = (order.run, order.step, order.attempt, order.token)
+        self.decide(wire.Spawn(*parent, position, "digest", child, workflow, Raw(b"{}"), **options), holder.sender)  # type: ignore[arg-type]
+        return child
+
     def kill(self, holder: Holder) -> None:
-        self.workers.pop(holder.id, None)
-        worker = self.state.workers.get(holder.id)
-        pool = worker.pool.id if worker else ""
+        """The worker dies. What it pulled and nobody knew that it ran is delivered again, to the others of its pool."""
+        self._bury(holder)
+        del self.workers[holder.id]
         self.decide(WorkerVanished(holder.id, holder.incarnation, "lost"))
-        if pool and pool not in self.state.pools:
-            self.shared.pop(pool, None)
+        self._drop_lanes()
+
+    def leave(self, holder: Holder) -> None:
+        """The worker drains, hands back what has not started, finishes the rest, and goes."""
+        self.decide(wire.Draining(), holder.sender)
+        for order in list(self.private.pop((holder.id, holder.incarnation), [])):
+            if isinstance(order, wire.Assign):
+                self.give_back(holder, order, wire.RETURNED_DRAINING)
+        for order in list(holder.running.values()):
+            self.finish(holder, order)
+        del self.workers[holder.id]
+        self.decide(wire.Left(), holder.sender)
+        self._drop_lanes()
+
+    def _bury(self, holder: Holder) -> None:
+        self.dead.append(holder)
         self.private.pop((holder.id, holder.incarnation), None)
+        for token, order in holder.running.items():
+            attempt = self.state.attempts.get(token)
+            if attempt is not None and attempt.worker is None and attempt.pool is not None:
+                self.redelivered.setdefault(attempt.pool.id, []).append(order)
+
+    def _drop_lanes(self) -> None:
+        """A pool's lane goes with its last worker."""
+        if self.pending is None:
+            for lanes in (self.shared, self.redelivered):
+                for pool in [pool for pool in lanes if pool not in self.state.pools]:
+                    del lanes[pool]
 
     def pass_time(self, ms: int) -> None:
         self.now += ms
@@ -187,13 +392,51 @@ class World:
         for _ in range(rounds):
             busy = False
             for holder in list(self.workers.values()):
-                for order in self.take(holder):
+                self.take(holder)
+                for order in list(holder.running.values()):
                     busy = True
                     self.finish(holder, order)
             if not busy:
                 return
 
+    # ---- what was seen ----------------------------------------------------------------------------------------------
+
     def done(self, run: str) -> wire.Done | None:
-        found = [n for n in self.notices if isinstance(n, wire.Done) and n.run == run]
+        found = [notice for _, notice in self.notices if isinstance(notice, wire.Done) and notice.run == run]
         assert len(found) <= 1, f"told twice: {found}"
         return found[0] if found else None
+
+    def check_once(self) -> None:
+        """Nothing was doubled: starts, completions, ends, and attempts given to workers."""
+        facts = [fact for _, fact in self.journal]
+        _once((f.run, f.step) for f in facts if isinstance(f, StepFinished))
+        _once(f.run for f in facts if isinstance(f, RunFinished | RunRefused))
+        _once(f.run for f in facts if isinstance(f, RunStarted | RunRefused))
+        _once((f.run, f.step, f.attempt) for f in facts if isinstance(f, StepReleased))
+        _once(executed[:3] for executed in self.executed)
+
+    def check_ledger(self) -> None:
+        """When nothing is in flight, the ledger knows what the workers hold, and nobody holds more than it has."""
+        for holder in self.workers.values():
+            worker = self.state.workers.get(holder.id)
+            if worker is None or worker.incarnation != holder.incarnation:
+                continue
+            assert 0 <= worker.used <= worker.slots
+            assert set(worker.held) <= set(holder.running), "the ledger counts what the worker does not run"
+            assert all(attempt.lent == (token in holder.lent) for token, attempt in worker.held.items())
+            for token in holder.running:
+                attempt = self.state.attempts.get(token)
+                assert attempt is None or attempt.worker is worker or token in attempt.pool.out  # type: ignore[union-attr]
+
+
+def _order(step: Step) -> tuple[int, int, int]:
+    return (-step.priority, step.run.number, step.mark)
+
+
+def _once(things: Iterator[object]) -> None:
+    twice = [thing for thing, count in Counter(things).items() if count > 1]
+    assert not twice, twice[:5]
+
+
+def _encoded(facts: list[Fact]) -> list[bytes]:
+    return [msgspec.json.encode(fact) for fact in facts]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from mesh_sdk.transport.connection import Link, connect
 from tests.faults.fleet import Fleet
 
 
@@ -14,3 +15,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A server, and nothing else yet."""
     with Fleet(tmp_path_factory.mktemp("fleet")) as running:
         yield running
+
+
+@pytest.fixture
+async def bus(fleet: Fleet) -> AsyncIterator[Link]:
+    """A connection to the fleet's server."""
+    link = await connect([fleet.server.url], name="test")
+    yield link
+    await link.close()

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from mesh.core import records as facts
 from mesh.core.records import JournalFrame
 from mesh.scheduler.journal import decode_frame, encode_frame
 from mesh_sdk.protocol.subjects import Subjects
-from mesh_sdk.transport.bus import Bus
+from mesh_sdk.transport.bus import Bus, Delivery
 
 NAMES = Subjects()
+READ_S = 30.0
 __all__ = ["NAMES", "JournalFrame", "check_executions", "check_once", "decode_frame", "encode_frame", "frames", "records"]
 
 
 async def frames(bus: Bus) -> list[tuple[int, JournalFrame]]:
     """Every frame with its sequence."""
-    stored = await bus.read(NAMES.journal_stream, NAMES.journal)
-    return [(message.sequence, decode_frame(message.data)) for message in stored]
+    found: list[tuple[int, JournalFrame]] = []
+    state = await bus.stream_state(NAMES.journal_stream)
+    if state is None or not state.messages:
+        return found
+    end = asyncio.Event()
+
+    def take(delivery: Delivery) -> None:
+        found.append((delivery.sequence, decode_frame(delivery.data)))
+        if delivery.sequence >= state.last:
+            end.set()
+
+    reader = bus.reader(NAMES.journal_stream, NAMES.journal, 1, take, window=1024)
+    await reader.start()
+    await asyncio.wait_for(end.wait(), READ_S)
+    await reader.close()
+    return found
 
 
 async def records(bus: Bus) -> list[facts.Fact]:

@@ -103,6 +103,17 @@ async def parent(input: dict[str, Any], ctx: Context) -> int:
 
 
 @mesh.task()
+async def slow_parent(input: dict[str, Any], ctx: Context) -> int:
+    """Awaits children that take `ms` each."""
+    say(ctx, "start")
+    refs = [ctx.spawn_workflow("slow", {"ms": input["ms"]}) for _ in range(input["children"])]
+    for ref in refs:
+        await ref.result()
+    say(ctx, "end")
+    return len(refs)
+
+
+@mesh.task()
 async def greedy(input: dict[str, Any], ctx: Context) -> Any:
     """Returns what it is told to, also what can't be."""
     return {"bytes": "x" * input["size"]} if "size" in input else object()
@@ -111,5 +122,5 @@ async def greedy(input: dict[str, Any], ctx: Context) -> Any:
 worker = mesh.worker(
     "faults",
     slots=int(os.environ.get("FAULTS_SLOTS", "10")),
-    workflows=[once, on_user, on_any, Chain, tried_again, slow, slow_sync, parent, greedy],
+    workflows=[once, on_user, on_any, Chain, tried_again, slow, slow_sync, parent, slow_parent, greedy],
 )

@@ -47,6 +47,18 @@ async def test_many_are_asked_for_in_batches(mesh: Mesh, scheduler: Scheduler):
     assert [len(body["runs"]) for call, body in scheduler.calls if call == "results"] == [500, 500, 200]
 
 
+async def test_an_answer_that_was_cut_is_asked_for_again(mesh: Mesh, scheduler: Scheduler):
+    def cut(body: dict) -> object:
+        return {"ok": [scheduler.results[run] for run in body["runs"] if run in scheduler.results][:2]}
+
+    scheduler.answers["results"] = cut
+    running = asyncio.ensure_future(mesh.run_many("silent", ["x" * 100_000] * 5))
+    await until(lambda: len(scheduler.results) == 5)
+    scheduler.beat(7)
+    async with asyncio.timeout(5):
+        assert len(await running) == 5
+
+
 async def test_a_run_of_another_client_is_asked_for_at_once(mesh: Mesh, scheduler: Scheduler):
     scheduler.results["f" * 32] = Done("f" * 32, records.SUCCEEDED, Raw(b"3"))
     assert await mesh.ref("f" * 32).result(timeout=5) == 3

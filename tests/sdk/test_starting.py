@@ -19,6 +19,7 @@ from mesh_sdk import (
     RunTimedOut,
     Unavailable,
     UnknownWorkflow,
+    unstored,
 )
 from tests.contract.servers import Server, free_port
 from tests.sdk.conftest import until
@@ -211,3 +212,12 @@ async def test_results_come_in_whatever_was_not_awaited_when_they_did(mesh: Mesh
     client = mesh.clients.here()
     await until(lambda: all(client.awaited.knows(ref.run_id) for ref in refs))
     assert [await ref.result(timeout=1) for ref in refs] == list(range(20))
+
+
+async def test_start_nowait_has_a_limit(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(unstored, "UNSTORED_MAX", 10)
+    refs = [mesh.start_nowait("echo", number) for number in range(10)]
+    with pytest.raises(Unavailable, match="10 starts wait to be stored already"):
+        mesh.start_nowait("echo", 11)
+    assert [await ref.result() for ref in refs] == list(range(10))
+    assert await mesh.start_nowait("echo", 12).result() == 12

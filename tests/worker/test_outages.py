@@ -156,3 +156,20 @@ async def test_a_stalled_loop_returns_what_may_have_gone_to_another(leader: Lead
         assert isinstance(returned, records.Returned)
         assert returned.reason == records.RETURNED_STALLED
         assert isinstance(await leader.last_of(blocker.token), Finished)
+
+
+async def test_a_worker_that_the_leader_gave_up_starts_over(leader: Leader, mesh: Mesh):
+    @mesh.task()
+    async def quick(ctx: Context) -> int:
+        return 1
+
+    async with running(mesh.worker("clerk", workflows=[quick], id="w-1")):
+        first = leader.workers["w-1"].incarnation
+        ask = {"ask": "register", "incarnation": first}
+        await leader.bus.request(leader.subjects.control("w-1"), encode({**ask, "incarnation": "another"}), 5)
+        await leader.bus.request(leader.subjects.control("w-1"), encode(ask), 5)
+        await leader.report(Register, count=2)
+        assert leader.workers["w-1"].incarnation > first
+        order = leader.assign("quick")
+        await leader.send("w-1", order)
+        assert isinstance(await leader.last_of(order.token), Finished)

@@ -18,6 +18,8 @@ TransportError
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 
 class TransportError(Exception):
     """Base of everything that the transport raises."""
@@ -97,3 +99,11 @@ def refusal(code: int, description: str, what: str) -> Refused:
         what: the subject or call that was refused.
     """
     return _KINDS.get(code, Refused)(f"{what}: {description or 'refused'} ({code})", code)
+
+
+class ServerError(Struct):
+    """The error inside an answer of the JetStream API."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""

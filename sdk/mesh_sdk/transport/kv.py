@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from mesh_sdk.transport import streams
 from mesh_sdk.transport.bus import Delivery, StreamSettings
 from mesh_sdk.transport.errors import TimedOut, WrongSequence
 from mesh_sdk.transport.headers import ttl_header
 from mesh_sdk.transport.reader import OrderedReader
-from mesh_sdk.transport.wire import Wire
+
+if TYPE_CHECKING:
+    from mesh_sdk.transport.wire import Wire
 
 _TIMEOUT_S = 5.0
 _DELETE = b"KV-Operation: DEL\r\n"

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mesh_sdk.transport import streams
 from mesh_sdk.transport.backoff import Backoff
 from mesh_sdk.transport.bus import Stored
 from mesh_sdk.transport.errors import StreamMissing, TransportError
 from mesh_sdk.transport.headers import number, time_ns, value
-from mesh_sdk.transport.wire import Wire
+
+if TYPE_CHECKING:
+    from mesh_sdk.transport.wire import Wire
 
 _WAITING_MAX = 4096
 """Pushed messages kept while the lane is read; past it they are dropped, since reading will find them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +18,9 @@ from msgspec import Struct
 from mesh_sdk.transport import streams
 from mesh_sdk.transport.bus import StreamSettings
 from mesh_sdk.transport.errors import Damaged
-from mesh_sdk.transport.wire import Wire
+
+if TYPE_CHECKING:
+    from mesh_sdk.transport.wire import Wire
 
 _CHUNK_BYTES_MAX = 128 * 1024
 _IN_FLIGHT = 16

@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mesh_sdk.transport import streams
 from mesh_sdk.transport.backoff import Backoff
 from mesh_sdk.transport.bus import LaneMessage
 from mesh_sdk.transport.headers import description, number, origin, status, value
-from mesh_sdk.transport.wire import Wire
+
+if TYPE_CHECKING:
+    from mesh_sdk.transport.wire import Wire
 
 _EXPIRES_S = 2.0
 """Short: a request of a worker that went silent must not swallow messages for long; no heartbeats are needed then."""

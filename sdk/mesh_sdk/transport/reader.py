@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +20,9 @@ from mesh_sdk.transport.backoff import Backoff
 from mesh_sdk.transport.bus import Delivery
 from mesh_sdk.transport.errors import Disconnected, Refused, StreamMissing, TransportError
 from mesh_sdk.transport.headers import description, number, origin, parse, status
-from mesh_sdk.transport.wire import Wire
+
+if TYPE_CHECKING:
+    from mesh_sdk.transport.wire import Wire
 
 _NS = 1_000_000_000
 _EXPIRES_S = 30

@@ -6,7 +6,7 @@ Rule: nothing here keeps state; each function is one conversation with the JetSt
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,11 +18,14 @@ from mesh_sdk.transport.errors import (
     CODE_STREAM_NAME_IN_USE,
     NoResponders,
     Refused,
+    ServerError,
     StreamMissing,
     refusal,
 )
 from mesh_sdk.transport.headers import number, parse, status, time_ns, value
-from mesh_sdk.transport.wire import ServerError, Wire
+
+if TYPE_CHECKING:
+    from mesh_sdk.transport.wire import Wire
 
 API = "$JS.API."
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from mesh_sdk.transport.client import Handler, WireClient
-from mesh_sdk.transport.errors import Disconnected, NoResponders, Refused, StreamMissing, TimedOut, TransportError, refusal
+from mesh_sdk.transport.errors import Disconnected, NoResponders, Refused, ServerError, StreamMissing, TimedOut, TransportError, refusal
 from mesh_sdk.transport.headers import status
 from mesh_sdk.transport.settings import ConnectionSettings
 
@@ -28,14 +28,6 @@ _SWEEP_S = 0.1
 NO_RESPONDERS = 503
 
 _HEADERS_BEGIN = b"NATS/1.0\r\n"
-
-
-class ServerError(Struct):
-    """The error inside an answer of the JetStream API."""
-
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
 
 
 class _Ack(Struct):

@@ -21,6 +21,8 @@ from mesh_sdk.worker.attempt import Attempt
 from mesh_sdk.worker.registry import Registry
 from mesh_sdk.workflow import find_workflow
 
+CHILDREN_MAX = 10_000
+
 
 class Spawned:
     """The children of one attempt.
@@ -145,6 +147,9 @@ def _place(attempt: Attempt, name: str, key: str, digest: str) -> tuple[str, boo
     spawned = attempt.spawned
     if spawned is None:
         spawned = attempt.spawned = Spawned()
+    if len(spawned.digests) >= CHILDREN_MAX:
+        assign = attempt.assign
+        raise SpawnError(f"step {assign.workflow}:{assign.name} has spawned {CHILDREN_MAX:,} children, the most that one step may have")
     if key:
         position = f"key:{key}"
         before = spawned.digests.get(position)

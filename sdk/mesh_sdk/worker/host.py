@@ -139,7 +139,7 @@ class Child:
         known.cancel()
         end = asyncio.ensure_future(client.done(requested, ask=self._order.record is None))
         try:
-            if self._attempt.task is None:
+            if not self._attempt.action.is_async:
                 return await end
             return await self._host.steps.lending.wait(self._attempt, end)
         finally:

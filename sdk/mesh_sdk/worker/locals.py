@@ -1,6 +1,7 @@
 """`context.local`: memory of this worker for the sticky runs that are bound to it.
 
-Rule: bounded, least recently used goes first; what a run had here is gone when an attempt of it fails here.
+Rule: bounded, least recently used goes first; what a run had here is gone when it ends here or an attempt of it does not
+succeed here.
 """
 
 from __future__ import annotations

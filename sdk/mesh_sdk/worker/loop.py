@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from mesh_sdk.context import Context, Host
 from mesh_sdk.protocol import codec, records
@@ -21,6 +22,7 @@ from mesh_sdk.worker.attempt import Attempt, Hold, Stop
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.execute import execute_async, execute_sync
 from mesh_sdk.worker.lending import Lending
+from mesh_sdk.worker.locals import Locals
 from mesh_sdk.worker.observer import Observer
 from mesh_sdk.worker.outcome import Outcome, returned, size_of, stopped
 from mesh_sdk.worker.registry import Registry
@@ -31,13 +33,19 @@ from mesh_sdk.worker.watch import Watch
 
 log = logging.getLogger(__name__)
 
-MESSAGES_ASKED_MAX = 4
+MESSAGES_ASKED_MAX = 1
 """Shared messages asked for ahead: more would come to a worker that has no room left for them."""
 
 STOP_GRACE_S = 5.0
 """An async step that doesn't end within this after it was cancelled is answered for, and keeps its slot."""
 
 RETURNED_WITHDRAWN = "withdrawn"
+
+
+class Licence(Protocol):
+    """Says until when, in seconds since boot, the worker may start steps."""
+
+    confirmed_until: float
 
 
 class StepLoop:
@@ -49,9 +57,10 @@ class StepLoop:
         threads: for sync steps, shared likewise.
         reports: where answers go.
         observer: told of starts and ends.
-        clock: monotonic seconds.
-        confirmed: whether the worker may start something: its presence was confirmed lately.
-        on_unconfirmed: it may not, and is fenced from now on.
+        clock: the machine's.
+        locals: memory of sticky runs.
+        licence: says until when the worker may start something.
+        on_unconfirmed: it may no more, and is fenced from now on.
         on_room: there is room for more shared work than before.
         on_unreadable: bytes from a lane that could not be read, and why.
     """
@@ -64,7 +73,8 @@ class StepLoop:
         reports: Reports,
         observer: Observer,
         clock: Clock,
-        confirmed: Callable[[], bool],
+        locals: Locals,
+        licence: Licence,
         on_unconfirmed: Callable[[], None],
         on_room: Callable[[], None],
         on_unreadable: Callable[[bytes, str], None],
@@ -75,7 +85,9 @@ class StepLoop:
         self._reports = reports
         self._observer = observer
         self._monotonic = clock.monotonic
-        self._confirmed = confirmed
+        self._boot = clock.boot
+        self._locals = locals
+        self._licence = licence
         self._on_unconfirmed = on_unconfirmed
         self._on_room = on_room
         self._on_unreadable = on_unreadable
@@ -99,7 +111,7 @@ class StepLoop:
     def demand(self) -> int:
         """How many shared messages there is room for."""
         room = self._slots.free - self._waiting_count
-        if room <= 0 or self._draining or self._fenced or self._reports.full or not self._confirmed():
+        if room <= 0 or self._draining or self._fenced or self._reports.full or self._boot() >= self._licence.confirmed_until:
             return 0
         return max(1, min(MESSAGES_ASKED_MAX, int(room / self._steps_per_message)))
 
@@ -190,7 +202,7 @@ class StepLoop:
     # ---- what starts --------------------------------------------------------------------------------------------
 
     def _begin(self, attempt: Attempt) -> None:
-        if not self._confirmed():
+        if self._boot() >= self._licence.confirmed_until:
             self.fence()  # whatever it holds is given out anew
             self._on_unconfirmed()
             return
@@ -207,7 +219,9 @@ class StepLoop:
             self._threads.submit(partial(execute_sync, attempt, context), partial(self._end, attempt))
 
     async def _run(self, attempt: Attempt, context: Context[object]) -> None:
-        self._end(attempt, await execute_async(attempt, context))
+        outcome = await execute_async(attempt, context)
+        attempt.task = None  # its context variables lead back here: without this only the garbage collector would free them
+        self._end(attempt, outcome)
 
     def _slot_freed(self) -> None:
         while self._waiting and self._slots.free > 0:
@@ -242,16 +256,18 @@ class StepLoop:
         if not self._fenced:
             size = size_of(outcome)
             self._answers.remember(outcome, size)
-            self._reports.put(outcome, size, attempt.take_hold())
+            self._reports.put(outcome, size, attempt.hold)
+        if attempt.action.sticky and (attempt.action.last or not isinstance(outcome, records.Finished)):
+            self._locals.drop(attempt.assign.run)
         self._observe(attempt, outcome)
         if self._idle is not None and not self._held and not self._idle.done():
             self._idle.set_result(None)
 
     def _observe(self, attempt: Attempt, outcome: Outcome) -> None:
-        if type(outcome) is records.Returned:
+        if isinstance(outcome, records.Returned):
             self._observer.steps_returned(outcome.reason)
             return
-        how = outcome.kind if type(outcome) is records.Failed else records.SUCCEEDED
+        how = records.SUCCEEDED if isinstance(outcome, records.Finished) else outcome.kind
         self._observer.step_finished(attempt.action.name, how, self._monotonic() - attempt.started)
 
     # ---- what is stopped ----------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def returned(assign: Assign, reason: str) -> Returned:
 def size_of(outcome: Outcome) -> int:
     """About how many bytes it takes on the wire."""
     if isinstance(outcome, Finished):
-        return 128 + len(bytes(outcome.output))
+        return 128 + len(outcome.output)
     if isinstance(outcome, Failed):
         return 256 + 2 * (len(outcome.error.message) + len(outcome.error.traceback))
     return 128

@@ -25,9 +25,10 @@ class Action:
         is_async: `invoke` gives a coroutine.
         timeout_s: of one attempt.
         sticky: the workflow's strategy, "" for none.
+        last: the run ends with it.
     """
 
-    __slots__ = ("dump", "invoke", "is_async", "name", "parse", "reads_input", "sticky", "timeout_s")
+    __slots__ = ("dump", "invoke", "is_async", "last", "name", "parse", "reads_input", "sticky", "timeout_s")
 
     def __init__(self, definition: WorkflowDefinition, step: BoundStep) -> None:
         self.name = f"{definition.name}:{step.name}"
@@ -38,6 +39,7 @@ class Action:
         self.is_async = step.is_async
         self.timeout_s = step.definition.timeout_ms / 1000
         self.sticky = definition.sticky
+        self.last = _ends_run(definition, step.index)
 
 
 class Registry:
@@ -92,3 +94,9 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._workflows)
+
+
+def _ends_run(definition: WorkflowDefinition, index: int) -> bool:
+    """Whether a step is the only one that no other waits for."""
+    parents = {parent for step in definition.steps for parent in step.parents}
+    return index not in parents and len(parents) == len(definition.steps) - 1

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S = 5.0
+"""A worker that is not registered by then says what it waits for."""
+
 LOOK_TICKS = 5
 """Every how many ticks of the pulse the session is looked at."""
 
@@ -154,7 +157,7 @@ class Runtime:
     async def _open(self) -> Parts:
         identity, subjects = self._identity, self._subjects
         bus = await self._client.bus()
-        ttl_s = _presence_ttl_s()
+        ttl_s = _presence_ttl_s(self._settings)
         if identity.chosen:
             await await_free_id(bus, subjects, identity.worker, ttl_s)
         self._client.on_notice(Registered, self._on_registered)
@@ -185,7 +188,7 @@ class Runtime:
         while not self._stop.is_set():
             self._fenced.clear()
             self._session = session = Session(parts, self._incarnation, self._fenced.set)
-            if await self._until_stopped(session.open(self._register())):
+            if await self._open_session(session):
                 self._say_registered(parts)
                 on_ready()
                 await self._until_stopped(self._fenced.wait())
@@ -193,6 +196,14 @@ class Runtime:
                 log.warning("worker %s lost touch with the mesh: it comes back as a new incarnation", parts.worker)
                 await session.bury()
                 self._incarnation = ids.incarnation_id(self._clock.wall_ms(), secrets.token_bytes(3))
+
+    async def _open_session(self, session: Session) -> bool:
+        """Whether the session is open; False when the worker is to stop before."""
+        patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._say_waiting)
+        try:
+            return await self._until_stopped(session.open(self._register()))
+        finally:
+            patience.cancel()
 
     async def _finish(self, grace_s: float) -> None:
         session = self._session
@@ -213,12 +224,14 @@ class Runtime:
 
     async def _give_up(self) -> None:
         """Whoever serves was cancelled: what runs is told to stop and handed back at once."""
-        if self._session is not None:
+        if self._session is not None and self._session.ready:
             await self._session.drain(0)
             await self._session.leave()
 
     async def _close(self) -> None:
         self._pulse.stop()
+        if self._session is not None:
+            await self._session.close()
         if self._presence is not None:
             await self._presence.stop()
         for subscription in self._subscriptions:
@@ -274,6 +287,14 @@ class Runtime:
             self._started_ms,
         )
 
+    def _say_waiting(self) -> None:
+        log.warning(
+            "worker %s is connected to %s and waits: no scheduler has answered in the namespace %s; is `mesh scheduler` running?",
+            self._identity.worker,
+            ", ".join(self._settings.servers),
+            self._settings.namespace,
+        )
+
     def _say_registered(self, parts: Parts) -> None:
         identity = self._identity
         log.info(
@@ -302,16 +323,24 @@ class Runtime:
             self._session.on_registered(notice)
 
     def _on_control(self, _subject: str, reply: str, data: bytes) -> None:
-        session = self._session
-        with suppress(ValueError):  # an empty or foreign question is a mere probe
-            question = json.loads(data or b"{}")
-            if isinstance(question, dict) and session is not None:
-                if question.get("ask") == "holding":
-                    session.report_holding()
-                elif question.get("ask") == "register":
-                    session.start_over(question.get("incarnation"))
+        if data:
+            self._asked(data)
         if reply and self._bus is not None:
             self._bus.publish(reply, json.dumps(self._about()).encode())
+
+    def _asked(self, data: bytes) -> None:
+        session = self._session
+        try:
+            question = json.loads(data)
+        except ValueError:  # a foreign probe: it gets its answer all the same
+            return
+        if session is None or not isinstance(question, dict):
+            return
+        if question.get("ask") == "holding":
+            session.report_holding()
+        elif question.get("ask") == "register" and question.get("incarnation") == self._incarnation and session.ready:
+            log.warning("the leader does not know incarnation %s of worker %s any more", self._incarnation, self._identity.worker)
+            session.fence()
 
     def _about(self) -> dict[str, object]:
         return {
@@ -333,6 +362,8 @@ class Runtime:
         )
 
 
-def _presence_ttl_s() -> float:
-    replicas = os.environ.get("MESH_REPLICAS", "1")
-    return PRESENCE_TTL_CLUSTER_S if replicas.isdigit() and int(replicas) > 1 else PRESENCE_TTL_S
+def _presence_ttl_s(settings: Settings) -> float:
+    """As long as the scheduler has it: by the replicas that it is told of, or that the number of servers suggests."""
+    given = os.environ.get("MESH_REPLICAS", "")
+    replicas = int(given) if given.isdigit() else len(settings.servers)
+    return PRESENCE_TTL_CLUSTER_S if replicas > 1 else PRESENCE_TTL_S

@@ -52,7 +52,8 @@ class Session:
             self.reports,
             parts.observer,
             parts.clock,
-            confirmed=lambda: parts.presence.confirmed,
+            parts.locals,
+            licence=parts.presence,
             on_unconfirmed=self.fence,
             on_room=self._poke,
             on_unreadable=self._set_aside,
@@ -178,7 +179,7 @@ class Session:
         """End a fenced incarnation: what it had finished before is still told, where anybody wants to hear it."""
         await self._close_lanes()
         await self._flush()
-        await self.reports.close()
+        await self.close()
 
     async def drain(self, grace_s: float) -> None:
         """Take no more work, hand back what has not started, and finish what runs.
@@ -203,11 +204,18 @@ class Session:
         await self._close_lanes()
         self.reports.put(Left())
         await self._flush()
+        await self.close()
+
+    async def close(self) -> None:
+        """End without a word. Again is once."""
+        self.ready = False
+        await self._close_lanes()
         await self.reports.close()
 
     async def _close_lanes(self) -> None:
         if self._remove_listener is not None:
             self._remove_listener()
+            self._remove_listener = None
         if self._puller is not None:
             await self._puller.close()
             self._puller = None

@@ -1,0 +1,134 @@
+"""Every example is run as its own text says, against a real server and scheduler, and does what it says."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.cli.modules import load_worker
+from mesh.server import EmbeddedServer
+from mesh_sdk import Mesh
+from tests.cli.processes import Running, mesh, mesh_json
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WITHIN_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("examples")
+    with EmbeddedServer(folder / "nats") as server, Running("scheduler", folder=folder, url=server.url) as scheduler:
+        scheduler.line("ready")
+        yield server.url
+
+
+def program(path: str, *arguments: str, url: str) -> str:
+    """Run an example as a program to its end; what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / path), *arguments], env=os.environ | {"MESH_URL": url}, capture_output=True, text=True, timeout=40
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def eventually(answer: Any) -> Any:
+    """What `answer()` gives once that is anything."""
+    deadline = time.monotonic() + WITHIN_S
+    while not (found := answer()):
+        assert time.monotonic() < deadline, f"nothing within {WITHIN_S:g} s"
+        time.sleep(0.05)
+    return found
+
+
+def workers(url: str) -> list[Any]:
+    return [worker for worker in mesh_json("workers", "list", folder=EXAMPLES, url=url) if worker["name"] == "test-worker"]
+
+
+def runs(workflow: str, url: str) -> list[Any]:
+    return [run for run in mesh_json("runs", "list", "--workflow", workflow, folder=EXAMPLES, url=url) if run["status"] == "succeeded"]
+
+
+def test_hello(url: str) -> None:
+    with Running("worker", "hello", folder=EXAMPLES, url=url) as worker:
+        worker.line("ready")
+        mesh("publish", "user:create", '{"name": "Ada"}', folder=EXAMPLES, url=url)
+        run = eventually(lambda: runs("hello", url))[0]
+        found = mesh_json("runs", "show", run["run_id"], folder=EXAMPLES, url=url)
+        assert found["output"] == {"hello": "Ada", "from": "greeter"}
+        assert mesh_json("run", "hello", "{}", "--wait", folder=EXAMPLES, url=url)["output"] == {"hello": "world", "from": "greeter"}
+        assert worker.end() == 0
+
+
+def test_hello_under_dev(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    with Running("dev", "examples/hello.py", "--store", str(tmp_path / "store"), folder=tmp_path) as dev:
+        dev.line("ready")
+        assert mesh_json("run", "hello", '{"name": "Grace"}', "--wait", folder=tmp_path)["output"]["hello"] == "Grace"
+        assert dev.end() == 0
+
+
+def test_typed_dag(url: str) -> None:
+    with Running("worker", "typed_dag.py", folder=EXAMPLES, url=url) as worker:
+        worker.line("ready")
+        assert program("typed_dag.py", url=url) == "order 12 charged 12.0 and shipped from shelf-5\n"
+
+
+def test_fan_out_needs_no_more_slots_than_it_has(url: str) -> None:
+    with Running("worker", "fan_out", folder=EXAMPLES, url=url) as worker:
+        worker.line("ready")
+        lines = program("fan_out.py", "3", "4", "5", "20", url=url).splitlines()
+        assert [line.rpartition(" ")[2] for line in lines] == ["5", "14", "30", "2470"]
+
+
+def test_on_event_starts_each_listener_once(url: str) -> None:
+    with Running("worker", "on_event", folder=EXAMPLES, url=url) as worker:
+        worker.line("ready")
+        assert program("on_event.py", url=url).endswith("is stored, once: True\n")
+        for workflow, output in {
+            "reserve": "order 7 reserved",
+            "audit": "order 7 seen by audit, from an event: True",
+        }.items():
+            [run] = eventually(lambda workflow=workflow: runs(workflow, url))
+            assert mesh_json("runs", "show", run["run_id"], folder=EXAMPLES, url=url)["output"] == output
+
+
+@pytest.mark.parametrize(
+    ("path", "workflow", "slots"),
+    [("reference/declaring_a_worker.py", "simple", 100), ("reference/registering_workflows.py", "MyWorkflow", 4)],
+)
+def test_reference_programs_start_their_worker(path: str, workflow: str, slots: int, url: str) -> None:
+    process = subprocess.Popen([sys.executable, str(EXAMPLES / path)], env=os.environ | {"MESH_URL": url})
+    try:
+        [worker] = eventually(lambda: workers(url))
+        assert worker["slots"] == slots
+        assert mesh_json("run", workflow, "{}", "--wait", folder=EXAMPLES, url=url)["output"] == {"worker": "test-worker"}
+        process.terminate()
+        assert process.wait(WITHIN_S) == 0
+        eventually(lambda: not workers(url))
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_holds_one_worker_and_starts_nothing_when_imported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(Mesh, "start", None)
+    assert load_worker(name).name
+    monkeypatch.delitem(sys.modules, name.removesuffix(".py"))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_is_short_and_says_how_to_try_it(path: Path) -> None:
+    text = path.read_text()
+    assert "mesh dev examples/" in (ast.get_docstring(ast.parse(text)) or "")
+    assert len(text.splitlines()) <= 60
