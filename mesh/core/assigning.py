@@ -29,6 +29,10 @@ class Assigning:
 
     def pump(self, pool: Pool) -> None:
         """Release waiting steps while the pool has free slots: by priority, then by age."""
+        if self.state.unparked:
+            self.state.unparked = False
+            for other in list(self.state.pools.values()):
+                self.pump(other)
         free = pool.capacity - pool.busy - len(pool.out)
         if free <= 0:
             return

@@ -68,6 +68,8 @@ class State:
         """Steps that are ready and have no place."""
         self.changed_workers: dict[str, Worker] = {}
         """Whose slots have changed since somebody last looked; not part of the state proper."""
+        self.unparked = False
+        """Steps that found no room wait again: pools beside the one that changed may serve them too. Not part of it either."""
         self._apply: dict[type, Callable[[Any], Any]] = {
             facts.TermStarted: self._apply_term,
             facts.WorkflowDefined: self._apply_workflow,
@@ -282,22 +284,21 @@ class State:
     def apply_bound(self, record: facts.RunBound) -> None:
         run = self.runs[record.run]
         run.moved = run.moved or bool(run.worker and record.worker and record.worker != run.worker)
+        ready = sorted((step for step in run.steps if step.state is READY), key=lambda step: step.mark)
         if not record.worker:  # it waited too long for its worker: any other may take it
             old = self.workers.get(run.worker)
-            for step in run.steps:
-                if step.state is READY:
-                    self._mark(step)
-                    step.sticky_at = 0
-                    self._enqueue(step)
+            for step in ready:
+                self._mark(step)
+                step.sticky_at = 0
+                self._enqueue(step)
             if old is not None and head(old.queue) is None:
                 old.pool.waiting.pop(old.id, None)
             return
         run.worker = record.worker
-        for step in run.steps:
-            if step.state is READY:
-                self._mark(step)
-                self._await_worker(step)
-                self._enqueue(step)
+        for step in ready:
+            self._mark(step)
+            self._await_worker(step)
+            self._enqueue(step)
 
     def apply_end(self, record: facts.RunFinished) -> None:
         run = self.runs.pop(record.run)
@@ -459,6 +460,7 @@ class State:
             if step.avoid_full and step.state is DELAYED:
                 step.avoid_full = False
                 self.make_ready(step)
+                self.unparked = True
 
     def apply_failed(self, record: facts.StepFailed) -> None:
         if record.worker:

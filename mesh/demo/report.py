@@ -121,7 +121,7 @@ def show_effort(console: Console, effort: Effort, killed: Sequence[str]) -> None
     """Print what it took, and what the deaths cost."""
     runs = ", ".join(f"{count} {name}" for name, count in effort.runs.items())
     console.print()
-    _print(console, f"{effort.runs.total():,} runs ({runs}), {effort.steps:,} steps, each completed once")
+    _print(console, f"{effort.runs.total():,} runs ({runs}), {effort.steps:,} steps")
     _print(console, f"{effort.lost} steps were retried because of the deaths of {' and '.join(killed)}")
     _print(console, f"{effort.handed_back} attempts were handed back unrun by a worker that was full, and assigned again")
 

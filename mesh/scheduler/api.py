@@ -145,9 +145,11 @@ class Api:
                 found.append(told)
         return found
 
-    def _started(self, request: _Requested, sequence: int) -> Started | None:
-        """The run that a start with a key turned into."""
+    def _started(self, request: _Requested, sequence: int) -> Started | Done | None:
+        """The run that a start with a key turned into, or why it was refused."""
         run = self._state.find(request.requested)
+        if run is not None and run.refused is not None:
+            return done(run)
         if run is not None:
             return Started(request.requested, run.id)
         known = self._state.repeats.get(request.requested)

@@ -165,7 +165,9 @@ class Leadership:
         """Tell the others to take over now."""
         self.beat(term, sequence, resigned=True)
         try:
-            await self._lease.delete(PARTITION, revision=self._revision)
+            entry = await self._lease.get(PARTITION)  # a renewal may have been cut off between its write and its answer
+            if entry is not None and entry[0] == self.holder.encode():
+                await self._lease.delete(PARTITION, revision=entry[1])
         except TransportError as error:
             log.info("the lease was not given back, it expires by itself: %s", error)
 

@@ -17,7 +17,7 @@ from mesh.core.state import State
 from mesh.scheduler.follower import Follower
 from mesh_sdk import Mesh
 from mesh_sdk.protocol.subjects import Subjects
-from mesh_sdk.transport.connection import Link, connect
+from mesh_sdk.transport.connection import Link
 from mesh_sdk.transport.errors import TransportError
 from tests.faults import journal
 from tests.faults.fleet import SCHEDULER, WORKER, Fleet, Process
@@ -56,11 +56,10 @@ class Killer:
 @pytest.mark.parametrize(
     ("runs", "ms", "for_s"), [(500, 60, 9.0), pytest.param(2_000, 100, 30.0, marks=[pytest.mark.chaos, pytest.mark.timeout(300)])]
 )
-async def test_random_kills(fleet: Fleet, runs: int, ms: int, for_s: float) -> None:
+async def test_random_kills(fleet: Fleet, bus: Link, runs: int, ms: int, for_s: float) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     killer = await asyncio.to_thread(Killer, fleet, seed)
-    bus = await connect([fleet.server.url], name="test")
     results: dict[int, object] = {}
     async with Mesh(url=fleet.server.url) as mesh:
         numbers = itertools.count()
@@ -80,9 +79,10 @@ async def test_random_kills(fleet: Fleet, runs: int, ms: int, for_s: float) -> N
             sampling.cancel()
             print(f"{len(results)} runs, kills: {', '.join(killer.kills)}")
         assert results == {n: n + 3 for n in range(len(results))}
+        for scheduler in killer.schedulers:
+            await asyncio.to_thread(scheduler.line, "ready")
         await _digests_agree(bus)
     frames = await journal.frames(bus)
-    await bus.close()
     _check_samples(frames, samples)
     found = [record for _, frame in frames for record in frame.records]
     journal.check_once(found)

@@ -10,7 +10,7 @@ import pytest
 from mesh.core import records as facts
 from mesh_sdk import Mesh
 from mesh_sdk.refs import RunRef
-from mesh_sdk.transport.connection import Link, connect
+from mesh_sdk.transport.connection import Link
 from tests.faults import journal
 from tests.faults.fleet import LEADER, Fleet, Process
 from tests.faults.leader import DIED, KINDS, PHASES
@@ -34,11 +34,17 @@ class Schedulers:
 
 
 @pytest.fixture(scope="module")
-def schedulers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schedulers]:
-    with Fleet(tmp_path_factory.mktemp("fleet")) as fleet:
-        schedulers = Schedulers(fleet)
-        fleet.worker("stays")
-        yield schedulers
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One for all cases."""
+    with Fleet(tmp_path_factory.mktemp("fleet")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def schedulers(fleet: Fleet) -> Schedulers:
+    schedulers = Schedulers(fleet)
+    fleet.worker("stays")
+    return schedulers
 
 
 async def _begin(mesh: Mesh, kind: str) -> RunRef[object] | None:
@@ -55,10 +61,9 @@ async def _begin(mesh: Mesh, kind: str) -> RunRef[object] | None:
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("kind", list(KINDS))
-async def test_a_leader_that_dies(schedulers: Schedulers, kind: str, phase: str) -> None:
+async def test_a_leader_that_dies(schedulers: Schedulers, bus: Link, kind: str, phase: str) -> None:
     fleet = schedulers.fleet
     lost: Process | None = None
-    bus = await connect([fleet.server.url], name="test")
     before = len(await journal.records(bus))
     async with Mesh(url=fleet.server.url) as mesh:
         held: list[RunRef[object]] = []
@@ -83,7 +88,6 @@ async def test_a_leader_that_dies(schedulers: Schedulers, kind: str, phase: str)
                 await _until_finished(mesh, {"on_user": 1, "on_any": 1}, before, bus)
     assert await _terms(bus, before) == 1, "another process has taken over, once"
     found = await journal.records(bus)
-    await bus.close()
     journal.check_once(found)
     journal.check_executions(fleet.executions())
 

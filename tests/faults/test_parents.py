@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mesh_sdk import Mesh
-from mesh_sdk.transport.connection import connect
+from mesh_sdk.transport.connection import Link
 from tests.faults import journal
 from tests.faults.fleet import Fleet
 
@@ -14,7 +14,7 @@ CHILDREN = 5
 WITHIN_S = 20.0
 
 
-async def test_parents_in_every_slot_do_not_wait_for_ever(fleet: Fleet) -> None:
+async def test_parents_in_every_slot_do_not_wait_for_ever(fleet: Fleet, bus: Link) -> None:
     fleet.scheduler()
     for _ in range(2):
         fleet.worker(slots=5)
@@ -23,13 +23,11 @@ async def test_parents_in_every_slot_do_not_wait_for_ever(fleet: Fleet) -> None:
         assert results == [sum(range(CHILDREN))] * PARENTS
         rows = await mesh.workers.list()
         assert all(row.used <= row.slots for row in rows)
-    bus = await connect([fleet.server.url], name="test")
     journal.check_once(await journal.records(bus))
-    await bus.close()
     journal.check_executions(fleet.executions())
 
 
-async def test_children_are_started_once_when_their_parents_worker_dies(fleet: Fleet) -> None:
+async def test_children_are_started_once_when_their_parents_worker_dies(fleet: Fleet, bus: Link) -> None:
     fleet.scheduler()
     first = fleet.worker("w-0", slots=5)
     async with Mesh(url=fleet.server.url) as mesh, asyncio.timeout(WITHIN_S):
@@ -40,7 +38,5 @@ async def test_children_are_started_once_when_their_parents_worker_dies(fleet: F
         await asyncio.to_thread(fleet.worker, "w-1", 5)
         assert await asyncio.gather(*waiting) == [CHILDREN] * 5
         assert len(await mesh.runs.list(workflow="slow")) == 5 * CHILDREN
-    bus = await connect([fleet.server.url], name="test")
     journal.check_once(await journal.records(bus))
-    await bus.close()
     journal.check_executions(fleet.executions())

@@ -13,7 +13,7 @@ import pytest
 from mesh.core import records as facts
 from mesh_sdk import Mesh
 from mesh_sdk.protocol import codec
-from mesh_sdk.transport.connection import Link, connect
+from mesh_sdk.transport.connection import Link
 from tests.faults import journal
 from tests.faults.fleet import LEADER, Fleet, await_that
 
@@ -47,12 +47,11 @@ async def _listening(bus: Link) -> AsyncIterator[Heard]:
 
 
 @pytest.mark.parametrize(("phase", "stopped_s"), [("", 10.0), ("journal", 2.0), ("notice", 2.0)])
-async def test_a_leader_that_wakes_says_nothing_and_steps_down(fleet: Fleet, phase: str, stopped_s: float) -> None:
+async def test_a_leader_that_wakes_says_nothing_and_steps_down(fleet: Fleet, bus: Link, phase: str, stopped_s: float) -> None:
     """Stopped anywhere; between journal and effects; with an assignment that is not written yet."""
     paused = fleet.ready(fleet.start(LEADER))
     fleet.worker()
     fleet.scheduler()
-    bus = await connect([fleet.server.url], name="test")
     async with Mesh(url=fleet.server.url) as mesh, _listening(bus) as heard:
         before = [mesh.start_nowait("Chain", {"n": n, "ms": 20}) for n in range(20)]
         for ref in before:
@@ -83,7 +82,6 @@ async def test_a_leader_that_wakes_says_nothing_and_steps_down(fleet: Fleet, pha
     found = await journal.records(bus)
     journal.check_once(found)
     journal.check_executions(fleet.executions())
-    await bus.close()
 
 
 async def _orders_of_older_terms(bus: Link, term: int) -> list[int]:

@@ -8,7 +8,7 @@ import nats
 
 from mesh.core import records as facts
 from mesh_sdk import Mesh
-from mesh_sdk.transport.connection import Link, connect
+from mesh_sdk.transport.connection import Link
 from tests.faults import journal
 from tests.faults.fleet import Fleet
 
@@ -16,11 +16,10 @@ SUBJECT = "mesh.default.events.user:create"
 WITHIN_S = 10.0
 
 
-async def test_plain_json_starts_the_runs_and_a_repeat_is_another_event(fleet: Fleet) -> None:
+async def test_plain_json_starts_the_runs_and_a_repeat_is_another_event(fleet: Fleet, bus: Link) -> None:
     leader, standby = fleet.scheduler(), fleet.scheduler()
     fleet.worker()
     client = await nats.connect(fleet.server.url)
-    bus = await connect([fleet.server.url], name="test")
     try:
         await client.publish(SUBJECT, b'{"n":1}')
         await client.flush()
@@ -49,7 +48,6 @@ async def test_plain_json_starts_the_runs_and_a_repeat_is_another_event(fleet: F
         journal.check_executions(fleet.executions())
     finally:
         await client.close()
-        await bus.close()
 
 
 async def _ended(bus: Link, runs: int) -> list[facts.RunStarted]:

@@ -9,7 +9,7 @@ import pytest
 from mesh.core import records as facts
 from mesh_sdk import Mesh
 from mesh_sdk.refs import RunRef
-from mesh_sdk.transport.connection import connect
+from mesh_sdk.transport.connection import Link
 from tests.faults import journal
 from tests.faults.fleet import Fleet
 
@@ -18,7 +18,7 @@ RESULT_S = 30.0
 KILLS = 3
 
 
-async def test_a_server_killed_under_load_loses_nothing(fleet: Fleet) -> None:
+async def test_a_server_killed_under_load_loses_nothing(fleet: Fleet, bus: Link) -> None:
     for _ in range(2):
         fleet.scheduler()
     for id in ("w-0", "w-1"):
@@ -42,11 +42,11 @@ async def test_a_server_killed_under_load_loses_nothing(fleet: Fleet) -> None:
                 await asyncio.to_thread(fleet.server.restart)
                 await starting
             assert await asyncio.gather(*waiting) == [n + 3 for n in range(KILLS * RUNS)]
-    await _check(fleet, {ref.run_id for ref in refs})
+    await _check(fleet, bus, {ref.run_id for ref in refs})
 
 
 @pytest.mark.parametrize("held", [True, False])
-async def test_what_was_on_its_way_when_the_lanes_were_lost_still_runs(fleet: Fleet, held: bool) -> None:
+async def test_what_was_on_its_way_when_the_lanes_were_lost_still_runs(fleet: Fleet, bus: Link, held: bool) -> None:
     """Nothing else happens that would make the leader write to the lanes and notice; steps that run are not run again."""
     scheduler = fleet.scheduler()
     worker = fleet.worker("w-0", slots=4)
@@ -68,15 +68,13 @@ async def test_what_was_on_its_way_when_the_lanes_were_lost_still_runs(fleet: Fl
                 await ref.result()
         runs = {ref.run_id for ref in refs}
     assert "the lanes were lost and made again" in scheduler.output
-    await _check(fleet, runs)
+    await _check(fleet, bus, runs)
     if held:
         assert {attempt for run, _, attempt, _, _ in fleet.executions() if run in runs} == {1}
 
 
-async def _check(fleet: Fleet, runs: set[str]) -> None:
-    bus = await connect([fleet.server.url], name="test")
+async def _check(fleet: Fleet, bus: Link, runs: set[str]) -> None:
     found = await journal.records(bus)
-    await bus.close()
     journal.check_once(found)
     journal.check_executions(fleet.executions())
     assert {record.run for record in found if isinstance(record, facts.RunStarted)} == runs

@@ -10,7 +10,7 @@ import time
 from mesh_sdk import Mesh
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.reads import WorkerInfo
-from mesh_sdk.transport.connection import Link, connect
+from mesh_sdk.transport.connection import Link
 from tests.faults.fleet import Fleet
 
 NAMES = Subjects()
@@ -21,11 +21,10 @@ WITHIN_S = 10.0
 MIRRORED_S = 2.0
 
 
-async def test_slots_add_up_in_every_sample(fleet: Fleet) -> None:
+async def test_slots_add_up_in_every_sample(fleet: Fleet, bus: Link) -> None:
     fleet.scheduler()
     for id, slots in SLOTS.items():
         fleet.worker(id, slots)
-    bus = await connect([fleet.server.url], name="test")
     async with Mesh(url=fleet.server.url) as mesh:
         loaded = asyncio.create_task(_load(mesh))
         samples: list[list[WorkerInfo]] = []
@@ -59,7 +58,6 @@ async def test_slots_add_up_in_every_sample(fleet: Fleet) -> None:
         for ref in refs:
             await ref.result()
         await _idle(mesh)
-    await bus.close()
 
 
 async def _load(mesh: Mesh) -> None:

@@ -16,8 +16,8 @@ PARTITION = "0"
 PRIORITIES = range(1, 10)
 """1 is the lowest and the default, 9 the highest."""
 
-_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
-_EVENT = re.compile(r"^[^\s.*>\x00-\x1f\x7f]+(\.[^\s.*>\x00-\x1f\x7f]+)*$")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EVENT = re.compile(r"[^\s.*>\x00-\x1f\x7f]+(\.[^\s.*>\x00-\x1f\x7f]+)*")
 _EVENT_CHARACTERS_MAX = 200
 
 
@@ -31,7 +31,7 @@ def check_token(kind: str, value: str) -> str:
     Raises:
         InvalidName: when it is anything else.
     """
-    if not _TOKEN.match(value):
+    if not _TOKEN.fullmatch(value):
         raise InvalidName(f"{kind} {value!r} can't be part of a subject: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
     return value
 
@@ -42,7 +42,7 @@ def check_event_name(name: str) -> str:
     Raises:
         InvalidName: when it can't.
     """
-    if len(name) > _EVENT_CHARACTERS_MAX or not _EVENT.match(name):
+    if len(name) > _EVENT_CHARACTERS_MAX or not name.isprintable() or not _EVENT.fullmatch(name):
         raise InvalidName(
             f"event name {name!r} can't be a subject: use tokens joined by dots, without spaces, '*', '>' or empty tokens, "
             f"{_EVENT_CHARACTERS_MAX} characters at most"

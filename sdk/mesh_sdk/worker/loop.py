@@ -33,7 +33,7 @@ from mesh_sdk.worker.watch import Watch
 
 log = logging.getLogger(__name__)
 
-MESSAGES_ASKED_MAX = 1
+MESSAGES_ASKED_MAX = 2
 """Shared messages asked for ahead: more would come to a worker that has no room left for them."""
 
 STOP_GRACE_S = 5.0
