@@ -3,7 +3,8 @@
 Try it:
     mesh dev examples/on_event.py         # in one terminal
     python examples/on_event.py           # in another
-    nats pub mesh.default.events.order.paid '{"id": 1}'     # any NATS client publishes events, no header needed
+
+Any NATS client publishes events: JSON on mesh.default.events.order.paid, no header needed.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ class Assigning:
         if len(pools) == 1:
             self.pump(pools[0])
             return
-        for pool in sorted(pools, key=_least_free):
+        for pool in sorted(pools, key=least_free):
             self.pump(pool)
 
     def pump(self, pool: Pool) -> None:
@@ -101,5 +101,6 @@ class Assigning:
         return f"waiting: every slot of {sum(pool.capacity for pool in pools)} that can run {step.action} is taken"
 
 
-def _least_free(pool: Pool) -> int:
+def least_free(pool: Pool) -> int:
+    """Sorts the freest pool first."""
     return -pool.free

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.core import records as facts
+from mesh.core.assigning import least_free
 from mesh.core.inputs import (
     CancelsPassed,
     EventArrived,
@@ -92,7 +93,7 @@ class Core(Spawning):
         for id, (reason, _) in list(self.state.awaited.items()):
             if (cancelled := self.state.runs.get(id)) is not None:
                 self.finish(cancelled, wire.CANCELLED, reason)
-        for pool in list(self.state.pools.values()):
+        for pool in sorted(self.state.pools.values(), key=least_free):
             self.pump(pool)
 
     def decide(self, input: Any, sender: Sender) -> None:

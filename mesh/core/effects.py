@@ -16,11 +16,9 @@ from mesh.core.slots import Worker
 from mesh.core.state import State
 from mesh.core.step import Attempt, Step
 from mesh_sdk.protocol.records import (
-    CANCELLED,
     NULL,
     REFUSED,
     SUCCEEDED,
-    TIMED_OUT,
     Assign,
     Done,
     Notice,
@@ -158,7 +156,7 @@ class Teller:
             self._notice(client, notice, effects)
             for client in run.also or ():
                 self._notice(client, notice, effects)
-        if record.status in (CANCELLED, TIMED_OUT):
+        if record.reason:  # ended from outside: its attempts did not end it
             self._withdraw_all(run, record.reason, effects)
 
     def _awaits(self, run: Run) -> str:

@@ -37,7 +37,8 @@ def run(*, linger_s: float = 0.0, metrics_port: int | None = None) -> int:
     """
     console = Console(highlight=False)
     files = find_files()
-    console.print("[bold]mesh demo[/bold]: 2 schedulers and 3 workers index the standard library; two of them will be killed")
+    title = "[bold]mesh demo[/bold]: 2 schedulers and 3 workers index the standard library; two of them will be killed"
+    console.print(title, soft_wrap=True)
     console.print(f"{len(files)} files of {ROOT}", style="dim", soft_wrap=True)
     with _interruptible(), tempfile.TemporaryDirectory(prefix="mesh-demo-") as folder, EmbeddedServer(Path(folder) / "nats") as server:
         processes = Processes(server.url, Path(folder), metrics_port, SCHEDULERS + WORKERS)

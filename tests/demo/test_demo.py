@@ -130,6 +130,12 @@ def test_prometheus_saw_the_deaths(watched: Watched) -> None:
     assert indexed > 300
 
 
+def test_no_slot_stays_taken(watched: Watched) -> None:
+    query = watched.prometheus.query
+    busy = "sum(mesh_worker_slots_used and on(instance) (up == 1)) + sum(mesh_pool_slots_used) + sum(mesh_runs_in_progress)"
+    watched.prometheus.wait_for(lambda: [float(each["value"][1]) for each in query(busy)] == [0.0], "all slots free, no run in progress")
+
+
 @pytest.mark.parametrize("kind", ["worker", "scheduler"])
 def test_live_metrics_are_clean(watched: Watched, kind: str) -> None:
     with urlopen(f"http://127.0.0.1:{living(watched, kind)}/metrics", timeout=10) as response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
 from mesh.cli.modules import load_worker
@@ -98,6 +100,19 @@ def test_on_event_starts_each_listener_once(url: str) -> None:
         }.items():
             [run] = eventually(lambda workflow=workflow: runs(workflow, url))
             assert mesh_json("runs", "show", run["run_id"], folder=EXAMPLES, url=url)["output"] == output
+
+
+def test_any_nats_client_publishes_events(url: str) -> None:
+    async def publish() -> None:
+        client = await nats.connect(url)
+        await client.publish("mesh.default.events.order.paid", b'{"id": 8}')
+        await client.drain()
+
+    with Running("worker", "on_event", folder=EXAMPLES, url=url) as worker:
+        worker.line("ready")
+        before = len(runs("audit", url))
+        asyncio.run(publish())
+        eventually(lambda: len(runs("audit", url)) == before + 1)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ It acts at the first PHASE that ends after a frame with a record of that kind wa
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -56,6 +57,7 @@ class Trap:
 
 
 def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     trap = Trap()
     threading.Thread(target=trap.listen, daemon=True).start()
     engine = Engine(os.environ["MESH_URL"], probe=trap.probe)

@@ -189,10 +189,7 @@ class Session:
         """
         self.draining = True
         self.reports.put(Draining())
-        if self._puller is not None:
-            await self._puller.close()
-            self._puller = None
-        self.steps.drain()
+        self.steps.drain()  # asks for nothing more; what was asked for before and still comes is handed back
         if not await self.steps.idle(grace_s):
             log.warning("%d steps still run after %g s: they are told to stop", self.steps.holding_count, grace_s)
             self.steps.cancel()
