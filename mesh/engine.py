@@ -89,9 +89,9 @@ class Engine:
             follower = Follower(bus, self._subjects, self._finished_runs_max)
             await follower.start()
             leadership = Leadership(bus, self._subjects, self.id)
-            await leadership.start()
             ready = _Once(lambda line: on_ready(f"{self.id} {line}"))
             leadership.on_leader = lambda holder, term: self._heard(ready, holder, term)
+            await leadership.start()
             self._watch(bus, follower, leadership)
             health = self._serve(beat, ready)
             async with Standby(bus, self._subjects, self.id, follower, lambda: self._term is not None):

@@ -25,6 +25,7 @@ from mesh.core.records import KIND_LOST, NEVER
 from mesh.core.retry import LOSSES_MAX, next_attempt_at
 from mesh.core.run import LIVE, Run
 from mesh.core.spawning import Spawning
+from mesh.core.starting import client_name
 from mesh.core.state import State
 from mesh.core.step import HELD, OUT, READY, Attempt, Step
 from mesh.core.timers import DelayTimer, ExecutionTimer, ReadyTimer, RetryTimer
@@ -359,6 +360,9 @@ class Core(Spawning):
 
     def _unreadable(self, input: Unreadable, sender: Sender) -> None:
         self.record(facts.InputRejected(input.source, input.sequence, input.index, input.reason))
+        start = input.start
+        if start is not None and self.state.find(start.run) is None:
+            self.record(facts.RunRefused(start.run, start.workflow, client_name(sender.name), None, "MeshError", input.reason))
 
     def _term_began(self, input: TermBegan, sender: Sender) -> None:
         self.record(facts.TermStarted(input.holder))

@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from mesh.core.graph import Flow
+from mesh.core.memory import schedule_timeout_ms
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker, join
-from mesh.core.state import State, schedule_timeout_ms
+from mesh.core.state import State
 from mesh.core.step import DELAYED, HELD, MOVES, READY, Attempt, Step
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id

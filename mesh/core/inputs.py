@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct
 
+from mesh_sdk.protocol.records import Start
+
 
 class Sender(NamedTuple):
     """Who sent a wire record. `incarnation` is "" for a client."""
@@ -75,3 +77,5 @@ class Unreadable(Input):
     sequence: int
     index: int
     reason: str
+    start: Start | None = None
+    """What the record was, if it was a start: its client, the input's sender, is told."""

@@ -88,6 +88,14 @@ def best_worker(pool: Pool) -> Worker | None:
     return best
 
 
-def rooms(pool: Pool) -> int:
-    """How many workers of the pool have room."""
-    return sum(1 for worker in pool.workers.values() if worker.takes_work and worker.room > 0)
+def steps_together(pool: Pool, count: int) -> int:
+    """How many of `count` steps one message of the shared lane may carry, so that none finds a worker without room.
+
+    One worker takes whatever is released, for nobody else has taken its room. With several it is not known who holds
+    what was released before: a message then is a small part of what one of them has.
+    """
+    workers = [worker for worker in pool.workers.values() if worker.takes_work]
+    if len(workers) <= 1:
+        return count
+    with_room = sum(worker.room > 0 for worker in workers)
+    return max(1, min(count // max(1, with_room), pool.capacity // len(workers) // 4))

@@ -10,9 +10,9 @@ from mesh.core.step import BROKEN, DONE, SKIPPED, Step
 from mesh_sdk.protocol.records import CANCELLED, FAILED, FAILED_TIMEOUT, SUCCEEDED, TIMED_OUT
 
 LIVE = "live"
-OVER = frozenset((SUCCEEDED, FAILED, CANCELLED, TIMED_OUT))
+OVER = (SUCCEEDED, FAILED, CANCELLED, TIMED_OUT)
 
-MOVES: dict[str, frozenset[str]] = {LIVE: OVER, **dict.fromkeys(OVER, frozenset[str]())}
+MOVES: dict[str, frozenset[str]] = {LIVE: frozenset(OVER), **dict.fromkeys(OVER, frozenset[str]())}
 """The run's machine: it lives until it ends, once."""
 
 

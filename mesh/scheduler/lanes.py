@@ -90,10 +90,9 @@ class Lanes:
                 log.warning("the lanes' fence could not be taken, tried again: %s", error)
                 await self._again(error)
 
-    def prepare_shared(self, pool: str, orders: list[Order], workers_with_room: int) -> None:
-        """Encode steps for a pool, spread over the workers that have room."""
-        size = min(MESSAGE_STEPS_MAX, max(1, len(orders) // max(1, workers_with_room)))
-        self._prepare(self._subjects.shared_lane(pool), orders, size)
+    def prepare_shared(self, pool: str, orders: list[Order], together: int) -> None:
+        """Encode steps for a pool, at most so many together in one message."""
+        self._prepare(self._subjects.shared_lane(pool), orders, max(1, min(MESSAGE_STEPS_MAX, together)))
 
     def prepare_private(self, address: Address, orders: list[Order]) -> None:
         """Encode orders for one incarnation of a worker."""

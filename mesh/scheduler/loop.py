@@ -18,6 +18,7 @@ from mesh.scheduler.clock import CoreClock
 from mesh.scheduler.inbox import Decoded, Inbox, Source
 from mesh.scheduler.journal import Journal, PendingFrame, encode_frame
 from mesh.scheduler.outbox import Outbox
+from mesh_sdk.protocol.records import Start
 
 RECORDS_MAX = 1024
 BYTES_MAX = 256 * 1024
@@ -222,7 +223,7 @@ class Loop:
         try:
             for input, sender in decoded:
                 if self._poison and (source.name, source.sequence, source.part) in self._poison:
-                    input, sender = _rejected(source), SELF
+                    input = _rejected(source, input)
                 core.decide(input, sender)
                 source.part += 1
                 if len(core.out) >= RECORDS_MAX:
@@ -259,7 +260,6 @@ class Loop:
             self._timer.cancel()
 
 
-def _rejected(source: Source) -> Unreadable:
-    return Unreadable(
-        source.name, source.sequence, source.part, "it could not be decided: this is a defect of the scheduler, please report it"
-    )
+def _rejected(source: Source, input: Any) -> Unreadable:
+    reason = "it could not be decided: this is a defect of the scheduler, please report it"
+    return Unreadable(source.name, source.sequence, source.part, reason, input if type(input) is Start else None)

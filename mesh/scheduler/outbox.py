@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mesh.core.effects import Effects
-from mesh.core.placement import rooms
+from mesh.core.placement import steps_together
 from mesh.core.records import InputRejected
 from mesh.core.slots import Worker
 from mesh.core.state import State
@@ -86,7 +86,7 @@ class Outbox:
             messages += [(subject, data) for data in self._frames(notices)]
         for pool, orders in effects.shared.items():
             known = self._state.pools.get(pool)
-            self._lanes.prepare_shared(pool, orders, rooms(known) + len(orders) // FRAME_RECORDS_MAX if known is not None else 1)
+            self._lanes.prepare_shared(pool, orders, steps_together(known, len(orders)) if known is not None else 1)
         for address, private in effects.private.items():
             self._lanes.prepare_private(address, private)
         return Prepared(effects, messages, registered, self._mirror.encode(slots, self._state))

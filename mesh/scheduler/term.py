@@ -234,7 +234,7 @@ class Term:
         if not self._unanswered and not self.state.attempts:
             return
         end = await self._bus.stream_state(self._subjects.reports_stream)
-        while end is not None and self.inbox.reports.sequence < end.last and not _read_to_the_end(self.inbox):
+        while end is not None and self.inbox.reports.sequence < end.last and not _read_to_the_end(self.inbox):  # noqa: ASYNC110 - a reader's end is a state, no event
             await asyncio.sleep(0.01)
         if self._lanes_lost:
             return  # what nobody claims is given out anew

@@ -7,6 +7,8 @@ import os
 import time
 from typing import Any
 
+from pydantic import BaseModel
+
 from mesh_sdk import Context, Mesh
 
 mesh = Mesh()
@@ -113,6 +115,15 @@ async def slow_parent(input: dict[str, Any], ctx: Context) -> int:
     return len(refs)
 
 
+class Order(BaseModel):
+    id: int
+
+
+@mesh.task(retries=3)
+async def typed(order: Order, ctx: Context) -> int:
+    return order.id
+
+
 @mesh.task()
 async def greedy(input: dict[str, Any], ctx: Context) -> Any:
     """Returns what it is told to, also what can't be."""
@@ -122,5 +133,5 @@ async def greedy(input: dict[str, Any], ctx: Context) -> Any:
 worker = mesh.worker(
     "faults",
     slots=int(os.environ.get("FAULTS_SLOTS", "10")),
-    workflows=[once, on_user, on_any, Chain, tried_again, slow, slow_sync, parent, slow_parent, greedy],
+    workflows=[once, on_user, on_any, Chain, tried_again, slow, slow_sync, parent, slow_parent, typed, greedy],
 )

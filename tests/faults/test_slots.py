@@ -71,9 +71,9 @@ async def _load(mesh: Mesh) -> None:
                 case 0:
                     await mesh.run("parent", {"children": 3})
                 case 1:
-                    await mesh.run("Chain", {"n": n, "ms": 70})
+                    await mesh.run("Chain", {"n": n, "ms": 150})
                 case 2:
-                    await mesh.run("slow_sync", {"ms": 90})
+                    await mesh.run("slow_sync", {"ms": 200})
                 case _:
                     await mesh.run("once", {"n": n})
 

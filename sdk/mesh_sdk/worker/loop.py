@@ -11,11 +11,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 from typing import Protocol
 
 from mesh_sdk.context import Context, Host
-from mesh_sdk.protocol import codec, records
-from mesh_sdk.protocol.records import Accepted, Assign, Holding, Order, Refresh, Withdraw
+from mesh_sdk.protocol import records
+from mesh_sdk.protocol.records import Accepted, Assign, Holding, Refresh, Withdraw
 from mesh_sdk.transport.bus import LaneMessage
 from mesh_sdk.worker.answers import Answers
 from mesh_sdk.worker.attempt import Attempt, Hold, Stop
@@ -24,6 +25,7 @@ from mesh_sdk.worker.execute import execute_async, execute_sync
 from mesh_sdk.worker.lending import Lending
 from mesh_sdk.worker.locals import Locals
 from mesh_sdk.worker.observer import Observer
+from mesh_sdk.worker.orders import read_orders
 from mesh_sdk.worker.outcome import Outcome, returned, size_of, stopped
 from mesh_sdk.worker.registry import Registry
 from mesh_sdk.worker.reports import Reports
@@ -116,7 +118,7 @@ class StepLoop:
         room = self._slots.free - self._waiting_count
         if room <= 0 or self._draining or self._fenced or self._reports.full or self._boot() >= self._licence.confirmed_until:
             return 0
-        return max(1, min(MESSAGES_ASKED_MAX, int(room / self._message_steps)))
+        return max(1, min(MESSAGES_ASKED_MAX, ceil(room / self._message_steps)))
 
     def on_shared(self, message: LaneMessage, stalled: bool) -> None:
         """Take a message of the shared lane.
@@ -125,7 +127,7 @@ class StepLoop:
             message: as pulled.
             stalled: the event loop was away so long that the message may have been given to another worker meanwhile.
         """
-        orders = self._read(message.data)
+        orders = read_orders(message.data, self._on_unreadable)
         if not orders:
             message.ack()
             return
@@ -144,21 +146,11 @@ class StepLoop:
 
     def on_private(self, _sequence: int, data: bytes) -> None:
         """Take a message of the private lane."""
-        for order in self._read(data):
+        for order in read_orders(data, self._on_unreadable):
             if isinstance(order, Withdraw):
                 self._withdraw(order)
             else:
                 self._arrive(order, None, "")
-
-    def _read(self, data: bytes) -> list[Order]:
-        try:
-            frame, bad = codec.lane_frames.decode(data)
-        except codec.BadFrame as error:
-            self._on_unreadable(data, str(error))
-            return []
-        if bad:
-            self._on_unreadable(data, "; ".join(f"record {index}: {reason}" for index, reason in bad))
-        return frame.records
 
     def _arrive(self, assign: Assign, hold: Hold | None, refusal: str) -> None:
         if self._fenced or self._repeat(assign.token, hold):

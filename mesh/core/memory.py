@@ -1,0 +1,130 @@
+"""What the core remembers, and where a waiting step waits.
+
+Rule: nothing here decides; `state.py` has the one way in which it changes.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from mesh.core.finished import FinishedRuns
+from mesh.core.graph import Flow
+from mesh.core.placement import Routes, push
+from mesh.core.run import Run
+from mesh.core.slots import Entry, Pool, Worker
+from mesh.core.step import READY, Attempt, Step
+from mesh.core.timers import Timers
+from mesh.core.triggers import EventMatcher
+from mesh_sdk.protocol.records import NULL
+
+HARD_SCHEDULE_TIMEOUT_MS = 300_000
+
+
+class Memory:
+    """Everything that follows from the journal, without how it follows."""
+
+    def __init__(self, finished_max: int = 10_000) -> None:
+        self.now = 0
+        self.term = 0
+        self.holder = ""
+        self.number = 0
+        self.mark = 0
+        self.event: tuple[int, str, Raw] = (0, "", NULL)
+        self.lanes_until = 0
+        self.unclaimed: dict[str, None] = {}
+        self.flows: dict[str, Flow] = {}
+        self.versions: dict[tuple[str, str], Flow] = {}
+        self.matcher = EventMatcher()
+        self.runs: dict[str, Run] = {}
+        self.finished = FinishedRuns(finished_max)
+        self.keys: dict[tuple[str, str], str] = {}
+        self.repeats: dict[str, str] = {}
+        """Starts whose key belonged to an older run, and which: as long as that run is remembered, bounded."""
+        self.awaited: dict[str, tuple[str, int]] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self.workers: dict[str, Worker] = {}
+        self.pools: dict[str, Pool] = {}
+        self.routes = Routes()
+        self.away: dict[str, list[Entry]] = {}
+        self.timers = Timers()
+        self.waiting = 0
+        """Steps that are ready and have no place."""
+        self.changed_workers: dict[str, Worker] = {}
+        """Whose slots have changed since somebody last looked; not part of the state proper."""
+        self.unparked = False
+        """Steps that found no room wait again: pools beside the one that changed may serve them too. Not part of it either."""
+
+    def find(self, run: str) -> Run | None:
+        """The run, live or among those remembered."""
+        return self.runs.get(run) or self.finished.get(run)
+
+    def make_ready(self, step: Step) -> None:
+        """The step waits for a place from now on."""
+        step.state = READY
+        self.mark += 1
+        step.mark = self.mark
+        step.waits += 1
+        step.ready_at = self.now
+        self.waiting += 1
+        flow = step.run.flow
+        wait = schedule_timeout_ms(step)
+        if flow.sticky:
+            self._await_worker(step)
+            self._enqueue(step)
+        else:
+            push(self.routes.queue(flow.actions[step.index]).ready, step)
+        if wait:
+            self.timers.ready(step, wait)
+
+    def _await_worker(self, step: Step) -> None:
+        """From now on the step waits for the worker that its run is bound to, but not for ever when that is SOFT."""
+        if step.run.worker and step.run.flow.sticky == "SOFT":
+            step.sticky_at = self.now
+            self.timers.sticky(step, step.run.flow.definition.sticky_timeout_ms)
+
+    def _mark(self, step: Step) -> None:
+        """Make older queue entries of a step void, keeping its timers."""
+        self.mark += 1
+        step.mark = self.mark
+
+    def requeue(self, step: Step) -> None:
+        """Put a step that waits into the queue where it belongs."""
+        self._enqueue(step)
+
+    def _enqueue_if_waiting(self, entry: Entry) -> None:
+        step = entry[3]
+        if step.state is READY and step.mark == entry[2]:
+            self._enqueue(step)
+
+    def _enqueue(self, step: Step) -> None:
+        run = step.run
+        if not run.flow.sticky:
+            push(self.routes.queue(step.action).ready, step)
+        elif not run.worker or (run.flow.sticky == "SOFT" and not step.sticky_at):
+            push(self.routes.queue(step.action).sticky, step)
+        else:
+            self._enqueue_bound(step, self.workers.get(run.worker))
+
+    def _enqueue_bound(self, step: Step, worker: Worker | None) -> None:
+        fits = worker is not None and worker.takes_work and step.action in worker.pool.actions
+        if worker is not None and fits:
+            push(worker.queue, step)
+            worker.pool.waiting[worker.id] = worker
+        elif step.run.flow.sticky == "HARD":
+            push(self.away.setdefault(step.run.worker, []), step)
+        else:
+            step.sticky_at = 0
+            push(self.routes.queue(step.action).sticky, step)
+
+    def _remember(self, run: Run, status: str) -> None:
+        run.status = status
+        run.finished_at = self.now
+        for forgotten in self.finished.add(run, self.runs):
+            if forgotten.key and self.keys.get((forgotten.flow.name, forgotten.key)) == forgotten.id:
+                del self.keys[(forgotten.flow.name, forgotten.key)]
+
+
+def schedule_timeout_ms(step: Step) -> int:
+    """How long the step may wait for a place; 0: for ever."""
+    flow = step.run.flow
+    return flow.steps[step.index].schedule_timeout_ms or (HARD_SCHEDULE_TIMEOUT_MS if flow.sticky == "HARD" else 0)

@@ -1,0 +1,137 @@
+"""How facts about runs change what is remembered."""
+
+from __future__ import annotations
+
+from mesh.core import records as facts
+from mesh.core.graph import Flow
+from mesh.core.memory import Memory
+from mesh.core.placement import head
+from mesh.core.run import Run
+from mesh.core.step import ENDED, READY, SKIPPED
+from mesh_sdk.protocol.records import FAILED, NULL
+
+REPEATS_MAX = 20_000
+
+CLIENTS_MAX = 16
+"""Clients beyond the first that are told when a run with a key ends; any more have to ask."""
+
+
+class RunsKnown(Memory):
+    """Runs start, are bound, and end."""
+
+    def _apply_event(self, record: facts.EventReceived) -> None:
+        self.event = (record.sequence, record.name, record.input)
+
+    def apply_start(self, record: facts.RunStarted) -> Run:
+        self.number += 1
+        flow = self.versions[(record.workflow, record.digest)]
+        input = self.event[2] if record.event else record.input
+        run = Run(record.run, flow, input, record.priority, self.number, self.now)
+        self.runs[run.id] = run
+        run.client = record.client
+        if record.event:
+            run.event = record.event
+        if record.metadata:
+            run.metadata = record.metadata
+        if record.key:
+            run.key = record.key
+            self.keys[(flow.name, record.key)] = run.id
+        if record.parent is not None:
+            self._adopt(run.id, record.parent)
+            run.parent = record.parent
+        if record.worker:
+            run.worker = record.worker
+        if record.start_at > self.now:
+            run.start_at = record.start_at
+            self.timers.delay(run)
+        else:
+            self.begin(run)
+        return run
+
+    def _apply_began(self, record: facts.RunBegan) -> None:
+        run = self.runs[record.run]
+        run.start_at = 0
+        self.begin(run)
+
+    def begin(self, run: Run) -> None:
+        """The run's first steps are ready."""
+        for index in run.flow.roots:
+            self.make_ready(run.steps[index])
+
+    def _adopt(self, child: str, parent: tuple[str, int, str, str]) -> None:
+        run = self.runs.get(parent[0])
+        if run is None:
+            return
+        step = run.steps[parent[1]]
+        if step.children is None:
+            step.children = {}
+        step.children[parent[2]] = (parent[3], child)
+        if run.spawned is None:
+            run.spawned = []
+        run.spawned.append(child)
+
+    def _apply_refused(self, record: facts.RunRefused) -> None:
+        self.number += 1
+        run = Run(record.run, Flow.nothing(record.workflow), NULL, 1, self.number, self.now)
+        run.client = record.client
+        run.refused = (record.error, record.message)
+        run.reason = record.message
+        if record.parent is not None:
+            self._adopt(run.id, record.parent)
+            run.parent = record.parent
+        self._remember(run, FAILED)
+
+    def _apply_repeated(self, record: facts.StartRepeated) -> None:
+        run = self.find(record.run)
+        if run is not None and not run.finished_at:
+            self._listen(run, record.client)
+        if record.requested != record.run:
+            if len(self.repeats) >= REPEATS_MAX:
+                self.repeats = {}  # their clients were told; only one that missed it and asks after so many others waits for long
+            self.repeats[record.requested] = record.run
+
+    def _listen(self, run: Run, client: str) -> None:
+        """One more client awaits the run; of a child, its parent's new worker does instead of the old one."""
+        if run.parent is not None or not run.client:
+            run.client = client
+        elif client and client != run.client and client not in (run.also or ()):
+            run.also = [*(run.also or ()), client][-CLIENTS_MAX:]
+
+    def apply_bound(self, record: facts.RunBound) -> None:
+        run = self.runs[record.run]
+        run.moved = run.moved or bool(run.worker and record.worker and record.worker != run.worker)
+        ready = sorted((step for step in run.steps if step.state is READY), key=lambda step: step.mark)
+        if not record.worker:  # it waited too long for its worker: any other may take it
+            old = self.workers.get(run.worker)
+            for step in ready:
+                self._mark(step)
+                step.sticky_at = 0
+                self._enqueue(step)
+            if old is not None and head(old.queue) is None:
+                old.pool.waiting.pop(old.id, None)
+            return
+        run.worker = record.worker
+        for step in ready:
+            self._mark(step)
+            self._await_worker(step)
+            self._enqueue(step)
+
+    def apply_end(self, record: facts.RunFinished) -> None:
+        run = self.runs.pop(record.run)
+        run.reason = record.reason
+        for step in run.steps:
+            if step.state not in ENDED:
+                if step.state is READY:
+                    self.waiting -= 1
+                step.state = SKIPPED
+                step.current = None  # an attempt that is still out keeps its slot until it is answered
+        if run.worker in self.away and head(self.away[run.worker]) is None:
+            del self.away[run.worker]
+        self._remember(run, record.status)
+        self.awaited.pop(run.id, None)
+
+    def _apply_awaited(self, record: facts.CancelAwaited) -> None:
+        self.awaited[record.run] = (record.reason, record.at)
+
+    def _apply_dropped(self, record: facts.CancelsDropped) -> None:
+        self.awaited = {run: entry for run, entry in self.awaited.items() if entry[1] >= record.before}
