@@ -91,10 +91,10 @@ class Engine:
             leadership = Leadership(bus, self._subjects, self.id)
             ready = _Once(lambda line: on_ready(f"{self.id} {line}"))
             leadership.on_leader = lambda holder, term: self._heard(ready, holder, term)
-            await leadership.start()
             self._watch(bus, follower, leadership)
             health = self._serve(beat, ready)
             async with Standby(bus, self._subjects, self.id, follower, lambda: self._term is not None):
+                await leadership.start()
                 await self._alternate(bus, topology, follower, leadership, ready, stop)
         finally:
             beating.cancel()

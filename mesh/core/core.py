@@ -18,6 +18,7 @@ from mesh.core.inputs import (
     Sender,
     TermBegan,
     TimePassed,
+    Undeliverable,
     Unreadable,
     WorkerVanished,
 )
@@ -30,7 +31,7 @@ from mesh.core.state import State
 from mesh.core.step import HELD, OUT, READY, Attempt, Step
 from mesh.core.timers import DelayTimer, ExecutionTimer, ReadyTimer, RetryTimer
 from mesh_sdk.protocol import records as wire
-from mesh_sdk.protocol.records import FAILED_TIMEOUT, StepError
+from mesh_sdk.protocol.records import FAILED_ERROR, FAILED_TIMEOUT, StepError
 
 LANES_CLAIM_MS = 2_000
 """How long workers have to say what they hold after the lanes were lost."""
@@ -70,6 +71,7 @@ class Core(Spawning):
             TimePassed: self._time_passed,
             LanesLost: self._lanes_lost,
             CancelsPassed: self._cancels_passed,
+            Undeliverable: self._undeliverable,
             Unreadable: self._unreadable,
             TermBegan: self._term_began,
         }
@@ -353,6 +355,19 @@ class Core(Spawning):
                 self.pump(pool)
         elif not self.state.finished.knows(id) and id not in self.state.awaited:
             self.record(facts.CancelAwaited(id, reason, sender.time_ms))
+
+    def _undeliverable(self, input: Undeliverable, sender: Sender) -> None:
+        """No attempt can do better: the step fails for good."""
+        attempt = self.state.attempts.get(input.token)
+        if attempt is None or attempt.held:
+            return
+        if attempt.step.current is not attempt:
+            self._end_orphan(attempt)
+            return
+        text = f"input and parents' outputs of step {attempt.step.action} have {input.bytes:,} bytes together, the server carries at most "
+        error = StepError("PayloadTooLarge", f"{text}{input.bytes_max:,}: store them elsewhere and pass references")
+        self._fail(attempt, "?", error, FAILED_ERROR, NEVER)
+        self._go_on(attempt.step, attempt)
 
     def _cancels_passed(self, input: CancelsPassed, sender: Sender) -> None:
         if any(at < input.before for _, at in self.state.awaited.values()):

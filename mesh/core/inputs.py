@@ -64,6 +64,14 @@ class LanesLost(Input):
     """The lanes stream had to be made again."""
 
 
+class Undeliverable(Input):
+    """The order of this attempt is larger than a message may be: no lane can carry it."""
+
+    token: str
+    bytes: int
+    bytes_max: int
+
+
 class CancelsPassed(Input):
     """Every start stored before this server time has been decided."""
 

@@ -16,13 +16,17 @@ from msgspec import Struct
 from mesh.core.effects import done
 from mesh.core.image import digest
 from mesh.core.state import State
+from mesh.scheduler.outbox import too_large
 from mesh.scheduler.views import LIST_LIMIT_MAX, RunQuery, Views
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import Done, Started
+from mesh_sdk.protocol.records import Done, Notice, Started
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Subscription
 
 log = logging.getLogger(__name__)
+
+ANSWER_BYTES_MAX = 1024
+"""What an answer has around its results."""
 
 Ask = Callable[[Callable[[int], Callable[[], None]]], None]
 
@@ -132,14 +136,17 @@ class Api:
             raise ApiError("RunNotFound", f"no run {request.run_id!r} is known: it never was, or is older than the runs that are kept")
         return found
 
-    def _results(self, request: _Runs, sequence: int) -> list[Done]:
-        found: list[Done] = []
+    def _results(self, request: _Runs, sequence: int) -> list[Notice]:
+        found: list[Notice] = []
         size = 0
         for id in request.runs:
             run = self._state.finished.get(id)
             if run is not None:
-                told = done(run)
-                size += len(bytes(told.output))
+                told: Notice = done(run)
+                length = len(encode(told))
+                if length > self._bus.max_payload - ANSWER_BYTES_MAX:
+                    told, length = too_large(told, self._bus.max_payload), 0
+                size += length
                 if size > self._bus.max_payload // 2 and found:
                     break  # the rest is asked for again
                 found.append(told)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from mesh.core.inputs import SELF, EventArrived, Sender, Unreadable
-from mesh_sdk.protocol.codec import BadFrame, report_frames, trigger_frames
+from mesh_sdk.protocol.codec import PAYLOAD_BYTES_MAX, BadFrame, report_frames, trigger_frames
 from mesh_sdk.protocol.subjects import PRIORITIES, Subjects
 from mesh_sdk.transport.bus import Bus, Delivery, Reader
 
@@ -26,6 +26,8 @@ CONTROL = "control"
 START_WINDOW = 16
 """Messages of starts read ahead of each priority: what has been read must fit into memory."""
 REPORT_WINDOW = 256
+MESSAGE_BYTES_MAX = PAYLOAD_BYTES_MAX + 128 * 1024
+"""The SDK sends nothing larger; with what a journal frame may hold already it still fits a server's message."""
 
 _check_json = msgspec.json.Decoder().decode
 
@@ -160,6 +162,9 @@ class Inbox:
 
     def _events(self, delivery: Delivery) -> Iterator[Decoded]:
         name = self._subjects.event_name(delivery.subject)
+        if len(delivery.data) > PAYLOAD_BYTES_MAX:
+            yield Unreadable(EVENTS, delivery.sequence, -1, _too_large(f"event {name!r}", delivery, PAYLOAD_BYTES_MAX)), SELF
+            return
         try:
             _check_json(delivery.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -179,8 +184,15 @@ def _metadata(delivery: Delivery) -> dict[str, str] | None:
         return None
 
 
+def _too_large(what: str, delivery: Delivery, limit: int) -> str:
+    return f"{what} has {len(delivery.data):,} bytes, the mesh carries at most {limit:,}"
+
+
 def decode_reports(delivery: Delivery) -> Iterator[Decoded]:
     """What a worker reports, record by record."""
+    if len(delivery.data) > MESSAGE_BYTES_MAX:
+        yield Unreadable(REPORTS, delivery.sequence, -1, _too_large("a frame of reports", delivery, MESSAGE_BYTES_MAX)), SELF
+        return
     try:
         frame, bad = report_frames.decode(delivery.data)
     except BadFrame as error:
@@ -197,6 +209,9 @@ def _triggers(source: str, priority: int) -> Callable[[Delivery], Iterator[Decod
     """Decodes starts of one priority, or (0) cancels."""
 
     def decode(delivery: Delivery) -> Iterator[Decoded]:
+        if len(delivery.data) > MESSAGE_BYTES_MAX:
+            yield Unreadable(source, delivery.sequence, -1, _too_large("a frame of starts", delivery, MESSAGE_BYTES_MAX)), SELF
+            return
         try:
             frame, bad = trigger_frames.decode(delivery.data)
         except BadFrame as error:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 BATCH_MESSAGES_MAX = 256
 MESSAGE_STEPS_MAX = 64
+HEADERS_BYTES_MAX = 1024
+"""More than the headers of any lane message have."""
 PURGE_MESSAGES = 512
 """A lane is purged when this many of its messages at its front are answered."""
 
@@ -65,10 +67,12 @@ class Lanes:
         self._waiting: list[tuple[str, bytes, _Message]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
+        self._idle.set()
         self._writing: asyncio.Future[int] | None = None
         self._open: dict[str, _Message] = {}
         self._stored: dict[str, deque[_Message]] = {}
         self.on_written: Callable[[int], None] = lambda count: None
+        self.on_undeliverable: Callable[[str, int, int], None] = lambda token, size, limit: None
         bus.on_connection(self._connection)
 
     async def take_fence(self) -> None:
@@ -116,6 +120,10 @@ class Lanes:
             half = len(orders) // 2
             self._split(subject, orders[:half])
             self._split(subject, orders[half:])
+            return
+        limit = self._bus.max_payload - HEADERS_BYTES_MAX
+        if len(data) > limit:
+            self.on_undeliverable(orders[0].token, len(data), limit)
             return
         tokens = [order.token for order in orders if type(order) is Assign]
         message = _Message(len(tokens))

@@ -30,7 +30,8 @@ CUT_RECORDS = 2 * RECORDS_MAX
 """A single decision with more records than this (a lost worker that held thousands) is journaled in several frames."""
 
 Probe = Callable[[str, list[Fact]], None]
-"""Told at each phase's end; tests die there."""
+"""Told at the end of each phase, in this order: decide, journal, notice (notices sent, lane messages queued), effects (a batch of
+lane messages stored), free. The last two come without records. Tests die there."""
 
 
 Poison = set[tuple[str, int, int]]

@@ -104,7 +104,7 @@ class Outbox:
         if len(notices) > 1:
             half = len(notices) // 2
             return self._split(notices[:half]) + self._split(notices[half:])
-        return [encode(NoticeFrame(VERSION, self._term, [_too_large(notices[0], self._bus.max_payload)]))]
+        return [encode(NoticeFrame(VERSION, self._term, [too_large(notices[0], self._bus.max_payload)]))]
 
     def send(self, prepared: Prepared, sequence: int) -> None:
         """Send what was prepared: its records stand at `sequence`."""
@@ -169,7 +169,7 @@ class Outbox:
         log.warning("dead letter from %s, message %d: %s", record.source, record.sequence, record.reason)
 
 
-def _too_large(notice: Notice, limit: int) -> Notice:
+def too_large(notice: Notice, limit: int) -> Notice:
     """What a client is told instead of a result that no message can carry."""
     if not isinstance(notice, Done):
         return notice

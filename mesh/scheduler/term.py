@@ -14,7 +14,7 @@ from typing import Any
 
 from mesh.core.core import Core
 from mesh.core.effects import Effects, assign
-from mesh.core.inputs import CancelsPassed, LanesLost
+from mesh.core.inputs import CancelsPassed, LanesLost, Undeliverable
 from mesh.core.records import Fact, InputRejected, LanesReset
 from mesh.core.step import Attempt
 from mesh.scheduler.api import Api
@@ -85,6 +85,7 @@ class Term:
         self.core = Core(state, _tokens())
         self.lanes = Lanes(bus, subjects, number)
         self.lanes.on_written = self._written
+        self.lanes.on_undeliverable = lambda token, size, limit: self.loop.tell(Undeliverable(token, size, limit))
         self.inbox = Inbox(subjects, lambda source: self.loop.arrived(source))
         self.inbox.place(follower.positions)
         self.outbox = Outbox(bus, subjects, state, self.lanes, number)

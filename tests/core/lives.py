@@ -9,7 +9,9 @@ from msgspec import structs
 
 from mesh.core.inputs import LanesLost
 from mesh_sdk.protocol import records as wire
-from tests.core.world import Holder, World, chain, diamond
+from tests.core.holder import Holder
+from tests.core.workflows import chain, diamond
+from tests.core.world import World
 
 WORKFLOWS = [
     structs.replace(chain("one", 1, retries=2), on_events=["e.*"]),
@@ -135,4 +137,5 @@ def end_everything(world: World) -> None:
         world.pass_time(10_000)
         if not world.state.runs:
             return
-    raise AssertionError(f"{len(world.state.runs)} runs do not end: {[world.core.waiting_reason(s) for r in world.state.runs.values() for s in r.steps][:5]}")
+    waiting = [world.core.waiting_reason(step) for run in world.state.runs.values() for step in run.steps]
+    raise AssertionError(f"{len(world.state.runs)} runs do not end: {waiting[:5]}")

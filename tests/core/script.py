@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Raw
 
 from mesh.core import records as facts
-from mesh.core.inputs import SELF, LanesLost, Sender, WorkerVanished
+from mesh.core.inputs import SELF, EventArrived, LanesLost, Sender, TimePassed, WorkerVanished
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
 from tests.core.world import T0, World
@@ -82,7 +82,7 @@ class _Player:
             return []
         if command == "time":
             self.world.now += int(plain[0])
-            self.last = (self._time(), SELF)
+            self.last = (TimePassed(), SELF)
         elif command == "again":
             pass
         elif hasattr(self, f"_do_{command.replace('-', '_')}"):
@@ -90,12 +90,6 @@ class _Player:
         else:
             self.last = self._worker(command, plain[0], plain[1:], options)
         return self._told(self.world.decide(*self.last))
-
-    @staticmethod
-    def _time() -> object:
-        from mesh.core.inputs import TimePassed
-
-        return TimePassed()
 
     # ---- commands -------------------------------------------------------------------------------------------------------
 
@@ -123,8 +117,6 @@ class _Player:
         return wire.Start(run, workflow, Raw(b"{}"), **options), Sender(client, "", self.world.now)  # type: ignore[arg-type]
 
     def _do_event(self, plain: list[str], options: Options) -> tuple[object, Sender]:
-        from mesh.core.inputs import EventArrived
-
         return EventArrived(int(plain[1]), T0, plain[0], Raw(b'{"n":1}')), SELF
 
     def _do_cancel(self, plain: list[str], options: Options) -> tuple[object, Sender]:

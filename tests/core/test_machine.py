@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mesh_sdk.protocol import records as wire
+from tests.core.holder import Holder
 from tests.core.lives import TAKERS, WORKFLOWS, lanes_lost
-from tests.core.world import Holder, World
+from tests.core.world import World
 
 FINISHED_MAX = 5
 names = st.sampled_from([workflow.name for workflow in WORKFLOWS])

@@ -10,7 +10,8 @@ from mesh.core import run, step
 from tests.core import diagrams
 from tests.core.lives import live
 from tests.core.moves import RUN_MOVES, STEP_MOVES
-from tests.core.world import World, chain
+from tests.core.workflows import chain
+from tests.core.world import World
 
 DOCUMENT = Path(__file__).parents[2] / "docs/core.md"
 

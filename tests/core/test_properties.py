@@ -9,7 +9,7 @@ from tests.core.lives import end_everything, live
 from tests.core.world import World
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_followers_of_any_life_equal_its_leader(seed: int) -> None:
     world = World(seed, finished_max=50)
     live(world, seed, 300)
@@ -18,7 +18,7 @@ def test_followers_of_any_life_equal_its_leader(seed: int) -> None:
     assert len(world.state.finished) <= 50
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_loaded_image_decides_the_same_from_then_on(seed: int) -> None:
     world = World(seed, finished_max=50)
     live(world, seed, 100 + 3 * seed)
@@ -28,7 +28,7 @@ def test_a_loaded_image_decides_the_same_from_then_on(seed: int) -> None:
     live(world, seed + 2000, 60)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_everything_ends_once_there_are_workers(seed: int) -> None:
     world = World(seed, finished_max=10_000)
     started = live(world, seed, 200)
@@ -36,7 +36,7 @@ def test_everything_ends_once_there_are_workers(seed: int) -> None:
     _check_ends(world, started)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_nothing_is_lost_or_doubled_when_leaders_die(seed: int) -> None:
     world = World(seed, finished_max=10_000)
     started = live(world, seed, 200, deaths=0.15)

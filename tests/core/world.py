@@ -12,7 +12,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import msgspec
 from msgspec import Raw
@@ -26,49 +25,11 @@ from mesh.core.records import Fact, RunFinished, RunRefused, RunStarted, StepFin
 from mesh.core.state import State
 from mesh.core.step import READY, Step
 from mesh_sdk.protocol import records as wire
-from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
+from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
+from tests.core.holder import Holder
 
 T0 = 1_700_000_000_000
-
-
-def chain(name: str = "chain", steps: int = 3, **options: object) -> WorkflowDefinition:
-    """a → b → c …"""
-    names = "abcdefgh"[:steps]
-    return WorkflowDefinition(name, [StepDefinition(n, [i - 1] if i else [], **options) for i, n in enumerate(names)])  # type: ignore[arg-type]
-
-
-def diamond(name: str = "diamond", **options: object) -> WorkflowDefinition:
-    """a, b → c, d → e"""
-    return WorkflowDefinition(
-        name,
-        [
-            StepDefinition("a"),
-            StepDefinition("b", **options),  # type: ignore[arg-type]
-            StepDefinition("c", [0, 1], **options),  # type: ignore[arg-type]
-            StepDefinition("d", [1]),
-            StepDefinition("e", [2, 3]),
-        ],
-    )
-
-
-@dataclass
-class Holder:
-    """A worker as the world sees it."""
-
-    id: str
-    incarnation: str
-    slots: int
-    running: dict[str, wire.Assign] = field(default_factory=dict)
-    lent: set[str] = field(default_factory=set)
-
-    @property
-    def sender(self) -> Sender:
-        return Sender(self.id, self.incarnation)
-
-    @property
-    def room(self) -> int:
-        return self.slots - len(self.running) + len(self.lent)
 
 
 class World:
@@ -108,7 +69,7 @@ class World:
     # ---- the leader -------------------------------------------------------------------------------------------------
 
     def decide(self, input: object, sender: Sender = SELF) -> list[Fact]:
-        """Decide one input and deliver what follows; within `frame` it waits for the others."""
+        """Decide one input and deliver what follows; within `leader_dies` it waits for the others."""
         if self.pending is not None:
             self.pending.append((input, sender))
             return []
@@ -125,15 +86,6 @@ class World:
         self._deliver(facts)
         check(self.state)
         return facts
-
-    @contextmanager
-    def frame(self) -> Iterator[None]:
-        """What is told meanwhile is decided together, at its end: nobody sees an effect before."""
-        self.pending = []
-        yield
-        inputs, self.pending = self.pending, None
-        for input, sender in inputs:
-            self.decide(input, sender)
 
     @contextmanager
     def leader_dies(self, cut: float, taker: str) -> Iterator[None]:

@@ -8,12 +8,13 @@ from collections import Counter
 from mesh.core import records as facts
 from mesh.core.records import JournalFrame
 from mesh.scheduler.journal import decode_frame, encode_frame
+from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Delivery
 
 NAMES = Subjects()
 READ_S = 30.0
-__all__ = ["NAMES", "JournalFrame", "check_executions", "check_once", "decode_frame", "encode_frame", "frames", "records"]
+__all__ = ["NAMES", "JournalFrame", "check_executions", "check_once", "decode_frame", "encode", "encode_frame", "frames", "records"]
 
 
 async def frames(bus: Bus) -> list[tuple[int, JournalFrame]]:

@@ -130,8 +130,32 @@ async def greedy(input: dict[str, Any], ctx: Context) -> Any:
     return {"bytes": "x" * input["size"]} if "size" in input else object()
 
 
+wide = mesh.workflow(name="wide")
+"""So many outputs that no message carries them all: to the step that follows (`joined`), or to whoever awaits the run."""
+
+for place in range(20):
+
+    @wide.step(name=f"part{place}")
+    async def part(input: dict[str, Any], ctx: Context) -> str:
+        return "x" * input["size"]
+
+
+joined = mesh.workflow(name="joined")
+
+for place in range(20):
+
+    @joined.step(name=f"part{place}")
+    async def joined_part(input: dict[str, Any], ctx: Context) -> str:
+        return "x" * input["size"]
+
+
+@joined.step(parents=[f"part{place}" for place in range(20)])
+async def join(input: dict[str, Any], ctx: Context) -> int:
+    return sum(len(ctx.step_output(f"part{place}")) for place in range(20))
+
+
 worker = mesh.worker(
     "faults",
     slots=int(os.environ.get("FAULTS_SLOTS", "10")),
-    workflows=[once, on_user, on_any, Chain, tried_again, slow, slow_sync, parent, slow_parent, typed, greedy],
+    workflows=[once, on_user, on_any, Chain, tried_again, slow, slow_sync, parent, slow_parent, typed, greedy, wide, joined],
 )

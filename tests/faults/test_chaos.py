@@ -27,13 +27,16 @@ FINISHED_MAX = 10_000
 KILL_EVERY_S = 2.0
 IN_FLIGHT = 60
 TAIL_S = 60.0
+SERVER_SHARE = 0.4
+LONG = (pytest.mark.chaos, pytest.mark.timeout(300))
 
 
 class Killer:
     """Kills a random process every two seconds, and starts another in its place."""
 
-    def __init__(self, fleet: Fleet, seed: int) -> None:
+    def __init__(self, fleet: Fleet, seed: int, server: bool) -> None:
         self.fleet = fleet
+        self.server = server
         self.random = random.Random(seed)
         self.schedulers = [fleet.scheduler() for _ in range(2)]
         self.workers = [fleet.worker() for _ in range(3)]
@@ -43,10 +46,17 @@ class Killer:
         end = time.monotonic() + for_s
         while time.monotonic() < end:
             await asyncio.sleep(KILL_EVERY_S)
+            if self.server and self.random.random() < SERVER_SHARE:
+                self.kills.append("server")
+                await asyncio.to_thread(self._restart_server)
             group, command = self.random.choice(((self.schedulers, SCHEDULER), (self.workers, WORKER)))
             place = self.random.randrange(len(group))
             self.kills.append(f"{command[-1]} {place}")
             await asyncio.to_thread(self._replace, group, place, command)
+
+    def _restart_server(self) -> None:
+        self.fleet.server.kill()
+        self.fleet.server.restart()
 
     def _replace(self, group: list[Process], place: int, command: tuple[str, ...]) -> None:
         group[place].kill()
@@ -54,12 +64,18 @@ class Killer:
 
 
 @pytest.mark.parametrize(
-    ("runs", "ms", "for_s"), [(500, 60, 9.0), pytest.param(2_000, 100, 30.0, marks=[pytest.mark.chaos, pytest.mark.timeout(300)])]
+    ("runs", "ms", "for_s", "server"),
+    [
+        (500, 60, 9.0, False),
+        pytest.param(500, 2, 20.0, False, marks=LONG, id="short steps"),
+        pytest.param(2_000, 100, 30.0, False, marks=LONG, id="2000 runs"),
+        pytest.param(2_000, 60, 30.0, True, marks=LONG, id="and the server"),
+    ],
 )
-async def test_random_kills(fleet: Fleet, bus: Link, runs: int, ms: int, for_s: float) -> None:
+async def test_random_kills(fleet: Fleet, bus: Link, runs: int, ms: int, for_s: float, server: bool) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    killer = await asyncio.to_thread(Killer, fleet, seed)
+    killer = await asyncio.to_thread(Killer, fleet, seed, server)
     results: dict[int, object] = {}
     async with Mesh(url=fleet.server.url) as mesh:
         numbers = itertools.count()
@@ -141,8 +157,9 @@ async def _ask_all(bus: Link) -> list[dict[str, object]]:
     inbox = bus.new_inbox()
     subscription = await bus.subscribe(inbox, lambda subject, reply, data: answers.append(json.loads(data)))
     bus.publish(NAMES.control("schedulers"), b'{"ask":"digest"}', inbox)
-    async with asyncio.timeout(5):
-        while len(answers) < 2:
-            await asyncio.sleep(0.02)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            while len(answers) < 2:
+                await asyncio.sleep(0.02)
     await subscription.close()
     return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -28,12 +29,8 @@ def test_a_frame_is_read_as_it_was_written(kind: type[msgspec.Struct], codec: Fr
 @KINDS
 @given(data=st.binary(max_size=200) | json.map(encode))
 def test_bytes_of_any_kind_raise_nothing_but_bad_frame(kind: type[msgspec.Struct], codec: FrameCodec[Any], data: bytes) -> None:
-    try:
-        frame, _ = codec.decode(data)
-    except BadFrame as error:
-        assert str(error)
-    else:
-        assert isinstance(frame, kind)
+    with suppress(BadFrame):
+        assert isinstance(codec.decode(data)[0], kind)
 
 
 @KINDS
@@ -80,7 +77,9 @@ def test_another_version_is_refused_and_named(kind: type[msgspec.Struct], codec:
         codec.decode(encode([version, *[""] * 5]))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"null", b"1", b"{}", b"[1]", b"[1,", b"\xff\xfe", b"[" * 100_000, b'[1,"c",[' + b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"null", b"1", b"{}", b"[1]", b"[1,", b"\xff\xfe", b"[" * 100_000, b'[1,"c",[' + b"[" * 100_000]
+)
 def test_these_are_no_frames(data: bytes) -> None:
     for codec in CODECS.values():
         with pytest.raises(BadFrame):

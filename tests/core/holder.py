@@ -1,0 +1,27 @@
+"""A worker as the world sees it: what it runs, and how much room it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mesh.core.inputs import Sender
+from mesh_sdk.protocol import records as wire
+
+
+@dataclass
+class Holder:
+    """One incarnation."""
+
+    id: str
+    incarnation: str
+    slots: int
+    running: dict[str, wire.Assign] = field(default_factory=dict)
+    lent: set[str] = field(default_factory=set)
+
+    @property
+    def sender(self) -> Sender:
+        return Sender(self.id, self.incarnation)
+
+    @property
+    def room(self) -> int:
+        return self.slots - len(self.running) + len(self.lent)
