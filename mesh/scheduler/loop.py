@@ -123,6 +123,7 @@ class Loop:
             Deposed: another scheduler leads.
             Exception: whatever the core could not decide; the term is over, its state void.
         """
+        self._set_timer()  # something may have become due while nobody led
         while not (self._stopping and not self.core.out):
             await self._wake.wait()
             self._wake.clear()

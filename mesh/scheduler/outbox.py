@@ -145,7 +145,7 @@ class Outbox:
     async def _follow_workers(self, definitions: list[WorkflowDefinition], registered: list[tuple[str, bytes]]) -> None:
         """Definitions and consumers first, so that a worker that hears it is registered finds both."""
         await self.publish_definitions(definitions)
-        await self.consumers.follow(list(self._state.pools))
+        await self.consumers.follow(list(self._state.pools), self._lanes.fence)
         for subject, data in registered:
             self._bus.publish(subject, data)
 

@@ -174,7 +174,7 @@ class Term:
 
     async def _fence_lanes(self) -> None:
         await self.lanes.take_fence()
-        await self.outbox.consumers.follow(list(self.state.pools))
+        await self.outbox.consumers.follow(list(self.state.pools), self.lanes.fence)
 
     async def _make_lanes(self) -> None:
         await self._topology.ensure_remembered(self._bus)

@@ -19,13 +19,18 @@ class PoolConsumers:
         self._subjects = subjects
         self._there: set[str] = set()
 
-    async def follow(self, pools: Iterable[str]) -> None:
-        """Have a consumer for each of these pools, and no other."""
+    async def follow(self, pools: Iterable[str], fence: int) -> None:
+        """Have a consumer for each of these pools, and no other.
+
+        Args:
+            pools: those that have workers now.
+            fence: a sequence of the lanes as of now; what comes after it may be for a pool that has come back meanwhile.
+        """
         names, stream = self._subjects, self._subjects.lanes_stream
         wanted = list(pools)
         for pool in sorted(self._there.difference(wanted)):
             await self._bus.delete_consumer(stream, names.pool_consumer(pool))
-            await self._bus.purge(stream, subject=names.shared_lane(pool))
+            await self._bus.purge(stream, subject=names.shared_lane(pool), before=fence + 1)
             self._there.discard(pool)
         for pool in wanted:
             if pool not in self._there:
