@@ -97,6 +97,7 @@ class Follower:
             elif type(record) is InputRejected:
                 self.rejected.append(record)
             state.apply(record)
+        state.changed_workers.clear()  # for leaders, who mirror them
         self.sequence = delivery.sequence
         self.positions.update(frame.positions)
 

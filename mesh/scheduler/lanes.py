@@ -73,7 +73,7 @@ class Lanes:
         self._stored: dict[str, deque[_Message]] = {}
         self.on_written: Callable[[int], None] = lambda count: None
         self.on_undeliverable: Callable[[str, int, int], None] = lambda token, size, limit: None
-        bus.on_connection(self._connection)
+        self.stop_listening = bus.on_connection(self._connection)
 
     async def take_fence(self) -> None:
         """From here on, every batch of an older leader is refused.

@@ -66,11 +66,12 @@ class Liveness:
         """Since when our own connection and loop have been up."""
         self._last_round = self._loop.time()
         self._subscription: Subscription | None = None
+        self._stop_listening: Callable[[], None] = _nothing_to_stop
         self._probes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Watch, for ever."""
-        self._bus.on_connection(self._connection)
+        self._stop_listening = self._bus.on_connection(self._connection)
         self._subscription = await self._bus.subscribe(self._subjects.all_worker_beats, self._hear)
         while True:
             self._round()
@@ -80,6 +81,7 @@ class Liveness:
         """Watch no more."""
         for probe in self._probes:
             probe.cancel()
+        self._stop_listening()
         if self._subscription is not None:
             await self._subscription.close()
 
@@ -175,3 +177,7 @@ class Liveness:
             return await self._bus.bucket(self._subjects.workers_bucket).get(worker) is None
         except TransportError:
             return False
+
+
+def _nothing_to_stop() -> None:
+    """Before `run` there is no listener."""

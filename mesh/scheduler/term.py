@@ -147,6 +147,7 @@ class Term:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.loop.close()
+        self.lanes.stop_listening()
         await self.liveness.close()
         try:
             await self.api.close()

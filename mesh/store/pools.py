@@ -17,7 +17,8 @@ class PoolConsumers:
     def __init__(self, bus: Bus, subjects: Subjects) -> None:
         self._bus = bus
         self._subjects = subjects
-        self._there: set[str] = set()
+        self._there: set[str] | None = None
+        """None: not looked yet; an older leader may have left consumers of pools that are gone."""
 
     async def follow(self, pools: Iterable[str], fence: int) -> None:
         """Have a consumer for each of these pools, and no other.
@@ -28,6 +29,8 @@ class PoolConsumers:
         """
         names, stream = self._subjects, self._subjects.lanes_stream
         wanted = list(pools)
+        if self._there is None:
+            self._there = set(map(names.consumer_pool, await self._bus.consumers(stream))) - {""}
         for pool in sorted(self._there.difference(wanted)):
             await self._bus.delete_consumer(stream, names.pool_consumer(pool))
             await self._bus.purge(stream, subject=names.shared_lane(pool), before=fence + 1)
@@ -41,4 +44,4 @@ class PoolConsumers:
 
     def forget(self) -> None:
         """The stream was lost, and its consumers with it."""
-        self._there.clear()
+        self._there = set()

@@ -123,6 +123,10 @@ class Subjects:
         """Name of the durable pull consumer of a pool's shared lane."""
         return f"pool_{pool}"
 
+    def consumer_pool(self, consumer: str) -> str:
+        """The pool whose consumer has this name; "" when it is no pool's."""
+        return consumer.removeprefix("pool_") if consumer.startswith("pool_") else ""
+
     def done(self, client: str) -> str:
         """Where a client (or worker) hears that its runs have ended."""
         return f"{self.prefix}.done.{client}"

@@ -324,6 +324,10 @@ class Bus(Protocol):
 
     async def delete_consumer(self, stream: str, name: str) -> None: ...
 
+    async def consumers(self, stream: str) -> list[str]:
+        """Names of a stream's consumers."""
+        ...
+
     def reader(self, stream: str, subject: str, start: int, on_message: Callable[[Delivery], None], *, window: int = 256) -> Reader:
         """Read `subject` of a stream from sequence `start` on; at most `window` messages are asked for ahead."""
         ...

@@ -315,6 +315,10 @@ class Link(Wire):
         """Delete a consumer; one that is not there is as good as deleted."""
         await streams.delete_consumer(self, stream, name)
 
+    async def consumers(self, stream: str) -> list[str]:
+        """Names of a stream's consumers."""
+        return await streams.consumers(self, stream)
+
     # ---- longer conversations
 
     def reader(self, stream: str, subject: str, start: int, on_message: Callable[[Delivery], None], *, window: int = 256) -> OrderedReader:

@@ -71,6 +71,11 @@ class _MessageAnswer(Struct):
     message: _Message
 
 
+class _Names(Struct):
+    total: int = 0
+    consumers: list[str] | None = None
+
+
 class _Purged(Struct):
     purged: int = 0
 
@@ -193,6 +198,16 @@ async def delete_consumer(wire: Wire, stream: str, name: str) -> None:
     except StreamMissing as error:
         if error.code == 503:
             raise
+
+
+async def consumers(wire: Wire, stream: str) -> list[str]:
+    """Names of the stream's consumers."""
+    found: list[str] = []
+    while True:
+        page = await call(wire, f"CONSUMER.NAMES.{stream}", {"offset": len(found)}, _Names)
+        found += page.consumers or []
+        if not page.consumers or len(found) >= page.total:
+            return found
 
 
 async def purge(wire: Wire, stream: str, *, subject: str = "", before: int = 0) -> int:
