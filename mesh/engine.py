@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 LIVE_RUNS_MAX = 20_000
 FINISHED_RUNS_MAX = 10_000
 CATCH_UP_S = 5.0
+STOP_S = 5.0
+"""How long the last frame and its effects may take; with the server away they would take for ever."""
 _AGAIN_S = 0.2
 _BEAT_S = 0.25
 
@@ -142,17 +144,17 @@ class Engine:
     async def _try(self, bus: Bus, topology: Topology, follower: Follower, leadership: Leadership) -> Term | None:
         """Take the lease, catch up, and fence the journal by writing TermStarted. None when somebody else leads."""
         try:
+            if await self._caught_up(bus, follower) is None:  # before the lease: taking it deposes a leader that may be able
+                return None
             if not await leadership.take_lease():
                 return None
-            last = await bus.last(self._subjects.journal_stream, self._subjects.journal)
-            end = last.sequence if last is not None else 0
-            if not await follower.wait_for(end, CATCH_UP_S):
-                log.warning("this scheduler has not caught up with the journal: %d of %d", follower.sequence, end)
-                return None
-            return await self._begin(bus, topology, follower, leadership, end)
+            end = await self._caught_up(bus, follower)
+            if end is not None:
+                return await self._begin(bus, topology, follower, leadership, end)
+            await leadership.give_back()
         except Deposed:
             log.info("another scheduler was faster")
-            leadership.deposed()
+            await leadership.give_back()
             await self._follow_again(follower)
         except Unfollowable as error:
             log.error("the journal can't be followed: %s; starting again from the newest snapshot", error)
@@ -161,6 +163,15 @@ class Engine:
         except TransportError as error:
             log.warning("leading was put off: %s", error)
             await self._follow_again(follower)
+        return None
+
+    async def _caught_up(self, bus: Bus, follower: Follower) -> int | None:
+        """The end of the journal, once this scheduler has read that far; None when it can't in time."""
+        last = await bus.last(self._subjects.journal_stream, self._subjects.journal)
+        end = last.sequence if last is not None else 0
+        if await follower.wait_for(end, CATCH_UP_S):
+            return end
+        log.warning("this scheduler has not caught up with the journal: %d of %d", follower.sequence, end)
         return None
 
     async def _begin(self, bus: Bus, topology: Topology, follower: Follower, leadership: Leadership, end: int) -> Term:
@@ -189,6 +200,12 @@ class Engine:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             await term.stop()
+            await asyncio.wait((running,), timeout=STOP_S)
+            if not running.done():
+                log.error("term %d could not be ended in order within %g s: its successor goes on from the journal", term.number, STOP_S)
+                running.cancel()
+                await asyncio.wait((running,))
+                return
         try:
             await running
             await leadership.resign(term.number, term.loop.journal.sequence)

@@ -11,6 +11,7 @@ from typing import Any
 
 from mesh.core import records as facts
 from mesh.core.assigning import least_free
+from mesh.core.graph import NUMBER_MAX
 from mesh.core.inputs import (
     CancelsPassed,
     EventArrived,
@@ -254,7 +255,7 @@ class Core(Spawning):
         if not attempt.held:
             self.record(facts.StepAccepted(attempt.token, sender.name))
         if attempt.until:
-            self.record(facts.StepRefreshed(attempt.token, max(attempt.until, self.state.now) + report.extend_ms))
+            self.record(facts.StepRefreshed(attempt.token, max(attempt.until, self.state.now) + min(report.extend_ms, NUMBER_MAX)))
 
     # ---- workers that go, lanes that are lost --------------------------------------------------------------------------------
 

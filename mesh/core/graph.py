@@ -5,6 +5,9 @@ from __future__ import annotations
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.subjects import PRIORITIES
 
+NUMBER_MAX = 10 * 366 * 86_400_000
+"""Ten years in milliseconds: what SDKs take at most, too."""
+
 
 class BadDefinition(Exception):
     """A definition that can't be run; the message names what is wrong with it."""
@@ -29,6 +32,8 @@ def validate(definition: WorkflowDefinition) -> None:
         _validate_numbers(f"step {definition.name}:{step.name}", step)
     if definition.sticky not in ("", "SOFT", "HARD"):
         raise BadDefinition(f"workflow {definition.name!r} has sticky strategy {definition.sticky!r}, not SOFT or HARD")
+    if not 0 <= definition.sticky_timeout_ms <= NUMBER_MAX:
+        raise BadDefinition(f"workflow {definition.name!r} has sticky timeout {definition.sticky_timeout_ms} ms: use 0 to {NUMBER_MAX:,}")
     if definition.priority not in PRIORITIES:
         raise BadDefinition(f"workflow {definition.name!r} has priority {definition.priority}: use 1 (lowest) to 9")
 
@@ -37,6 +42,8 @@ def _validate_numbers(what: str, step: StepDefinition) -> None:
     numbers = (step.timeout_ms, step.schedule_timeout_ms, step.retries, step.backoff_factor, step.backoff_max_ms)
     if min(numbers) < 0:
         raise BadDefinition(f"{what} has a negative timeout, number of retries or backoff")
+    if max(numbers) > NUMBER_MAX:
+        raise BadDefinition(f"{what} has a timeout, number of retries or backoff of {max(numbers)}, more than {NUMBER_MAX:,}")
     if step.priority and step.priority not in PRIORITIES:
         raise BadDefinition(f"{what} has priority {step.priority}: use 1 (lowest) to 9, or 0 for its run's")
 

@@ -64,6 +64,8 @@ class Joining(Starting):
             return f"worker {sender.name!r} offers {input.slots} slots: use 0 to {SLOTS_MAX}"
         if not input.workflows:
             return f"worker {sender.name!r} registers no workflow: give it at least one"
+        if len({definition.name for definition in input.workflows}) < len(input.workflows):
+            return f"worker {sender.name!r} registers two workflows of one name: rename one of them"
         try:
             check_token("worker id", sender.name)
             check_token("incarnation", sender.incarnation)

@@ -6,7 +6,7 @@ import re
 
 from mesh.core import records as facts
 from mesh.core.assigning import Assigning
-from mesh.core.graph import Flow
+from mesh.core.graph import NUMBER_MAX, Flow
 from mesh.core.inputs import EventArrived, Sender
 from mesh.core.run import Run
 from mesh.core.step import READY
@@ -83,6 +83,8 @@ class Starting(Assigning):
             return "InvalidInput", f"start {input.run} was sent again so late that nobody remembers whether it ran: start a new run"
         if input.worker and not flow.sticky:
             return "InvalidInput", f"sticky_worker={input.worker!r} needs a sticky workflow, and {flow.name!r} declares no sticky strategy"
+        if input.delay_ms > NUMBER_MAX:
+            return "InvalidInput", f"a delay of {input.delay_ms} ms is more than {NUMBER_MAX:,}, the most that a run is kept waiting"
         if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:
             return "InvalidInput", f"metadata has {len(input.metadata)} entries, at most {METADATA_ENTRIES_MAX} are kept"
         return None

@@ -19,7 +19,7 @@ from mesh.core.state import State
 from mesh.scheduler.outbox import too_large
 from mesh.scheduler.views import LIST_LIMIT_MAX, RunQuery, Views
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import Done, Notice, Started
+from mesh_sdk.protocol.records import NULL, REFUSED, Done, Notice, RunError, Started
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Subscription
 
@@ -129,6 +129,9 @@ class Api:
             return _error(error.type, str(error))
         except msgspec.MsgspecError as error:
             return _error("InvalidInput", f"the request for {call} can't be read: {error}")
+        except Exception as error:  # whatever somebody asks for, it must not end the term: numbers and dates may be beyond any range
+            log.exception("the request for %s can't be answered", call)
+            return _error("InvalidInput", f"the request for {call} can't be answered: {error}")
 
     def _run(self, request: _RunId, sequence: int) -> Any:
         found = self._views.run(request.run_id)
@@ -141,8 +144,8 @@ class Api:
         size = 0
         for id in request.runs:
             run = self._state.finished.get(id)
-            if run is not None:
-                told: Notice = done(run)
+            if run is not None or self._state.finished.knows(id):
+                told: Notice = done(run) if run is not None else _forgotten(id)
                 length = len(encode(told))
                 if length > self._bus.max_payload - ANSWER_BYTES_MAX:
                     told, length = too_large(told, self._bus.max_payload), 0
@@ -160,6 +163,8 @@ class Api:
         if run is not None:
             return Started(request.requested, run.id)
         known = self._state.repeats.get(request.requested)
+        if known is None and self._state.finished.knows(request.requested):
+            known = request.requested  # it has run and is forgotten: whoever asks for its result is told
         return Started(request.requested, known) if known is not None else None
 
     def _workflow(self, request: _Name, sequence: int) -> Any:
@@ -167,6 +172,12 @@ class Api:
         if found is None:
             raise ApiError("UnknownWorkflow", f"no worker ever registered a workflow named {request.name!r}")
         return found
+
+
+def _forgotten(run: str) -> Done:
+    """Whoever waits for a result that is not remembered any more would wait for ever."""
+    text = f"run {run} has ended, and so many others since that its result is not remembered any more"
+    return Done(run, REFUSED, NULL, [RunError("", "RunNotFound", text)])
 
 
 def _error(type: str, message: str) -> bytes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+_FAR_MS = 10 * 366 * 86_400_000
+"""Later than this is as good as never, and a float can't say every number that an integer can."""
+
 
 class CoreClock:
     """Milliseconds since 1970 as the servers' clocks tell them.
@@ -28,4 +31,4 @@ class CoreClock:
 
     def loop_time(self, core_ms: int) -> float:
         """When, by the event loop's clock, it will be `core_ms`."""
-        return self._anchor + (core_ms - self._anchor_ms) / 1000
+        return self._anchor + min(core_ms - self._anchor_ms, _FAR_MS) / 1000

@@ -51,6 +51,7 @@ class Follower:
 
     async def start(self) -> None:
         """Load the newest snapshot and read on from it."""
+        await self.stop()  # a reader left over would go on applying, to a state that may be the leader's own by then
         self._broken = None
         loaded = await self._snapshots.newest(self._finished_max)
         if loaded is None:

@@ -10,7 +10,7 @@ import logging
 import sys
 
 from mesh.scheduler.inbox import EVENTS
-from mesh.scheduler.lanes import Lanes
+from mesh.scheduler.lanes import PURGE_MESSAGES, Lanes
 from mesh.scheduler.loop import Loop
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
@@ -23,6 +23,10 @@ EVENTS_KEPT = 100_000
 SNAPSHOT_BYTES = 64 * 1024 * 1024
 """Journal bytes after which a snapshot is due."""
 SNAPSHOT_FRAMES = 50_000
+LANES_PART = 4
+"""Past this part of its bytes the lanes' stream is freed of all that is answered, however few messages of a lane that are."""
+JOURNAL_PART = 4
+"""A snapshot is due at this part of the journal's bytes at the latest: between two of them there must be room."""
 
 
 class Freeing:
@@ -37,7 +41,9 @@ class Freeing:
         self._finished_max = finished_max
         self._freed: dict[str, int] = {}
         self._snapshot_at = snapshot_sequence
-        self._snapshot_bytes = 0
+        self._snapshot_bytes: int | None = None
+        """`loop.frame_bytes` at the newest snapshot; of an older term's, what the journal held before."""
+        self._snapshot_every = SNAPSHOT_BYTES
         self._snapshot: asyncio.Task[None] | None = None
 
     async def round(self) -> None:
@@ -45,7 +51,7 @@ class Freeing:
         try:
             await self._free_inputs()
             await self._free_lanes()
-            self._snapshot_if_due()
+            await self._snapshot_if_due()
         except TransportError as error:
             log.info("freeing is put off: %s", error)
 
@@ -73,14 +79,27 @@ class Freeing:
 
     async def _free_lanes(self) -> None:
         stream = self._subjects.lanes_stream
-        for subject, before in self._lanes.purgeable():
+        state = await self._bus.stream_state(stream)
+        crowded = state is not None and 0 < state.limit_bytes < LANES_PART * state.bytes
+        for subject, before in self._lanes.purgeable(1 if crowded else PURGE_MESSAGES):
             await self._bus.purge(stream, subject=subject, before=before)
         if self._lanes.fence:
             await self._bus.purge(stream, subject=self._subjects.lane_fence, before=self._lanes.fence)
 
-    def _snapshot_if_due(self) -> None:
+    async def _journal_bytes(self) -> int:
+        """Where this term begins to count: frames of older terms fill the journal too, and it may be a small one."""
+        state = await self._bus.stream_state(self._subjects.journal_stream)
+        if state is None:
+            return 0
+        if state.limit_bytes > 0:
+            self._snapshot_every = min(SNAPSHOT_BYTES, state.limit_bytes // JOURNAL_PART)
+        return min(0, self._snapshot_every - state.bytes)  # the older of the two snapshots keeps about so much
+
+    async def _snapshot_if_due(self) -> None:
+        if self._snapshot_bytes is None:
+            self._snapshot_bytes = await self._journal_bytes()
         sequence = self._loop.journal.sequence
-        due = self._loop.frame_bytes - self._snapshot_bytes > SNAPSHOT_BYTES or sequence - self._snapshot_at > SNAPSHOT_FRAMES
+        due = self._loop.frame_bytes - self._snapshot_bytes > self._snapshot_every or sequence - self._snapshot_at > SNAPSHOT_FRAMES
         if due and (self._snapshot is None or self._snapshot.done()):
             self._snapshot_at, self._snapshot_bytes = sequence, self._loop.frame_bytes
             self._snapshot = asyncio.get_running_loop().create_task(self._make_snapshot())

@@ -23,6 +23,8 @@ from mesh_sdk.transport.errors import NoResponders, StreamMissing, TransportErro
 log = logging.getLogger(__name__)
 
 BATCH_MESSAGES_MAX = 256
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+"""A batch is closed when it has grown past this: one that is larger than the stream would never be taken."""
 MESSAGE_STEPS_MAX = 64
 HEADERS_BYTES_MAX = 1024
 """More than the headers of any lane message have."""
@@ -89,6 +91,7 @@ class Lanes:
                 if last is not None and _fence_term(last.data) > self._term:
                     raise Deposed("a newer leader holds the lanes' fence")
                 self._fence = await self._bus.append(fence, b"%d 0" % self._term, expect=last.sequence if last else 0)
+                self._batches = 0  # also when the lanes were made anew: what `_look` compares
                 return
             except TransportError as error:
                 log.warning("the lanes' fence could not be taken, tried again: %s", error)
@@ -170,9 +173,19 @@ class Lanes:
             if self._doubt:
                 await self._look()
             while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH_MESSAGES_MAX], self._waiting[BATCH_MESSAGES_MAX:]
-                await self._write(batch)
+                await self._write(self._next_batch())
             self._idle.set()
+
+    def _next_batch(self) -> list[tuple[str, bytes, _Message]]:
+        """The first of what waits, as much as one batch takes."""
+        count = size = 0
+        for _, data, _ in self._waiting[:BATCH_MESSAGES_MAX]:
+            size += len(data)
+            if count and size > BATCH_BYTES_MAX:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until what was to be written is, for at most this long: a successor would have to send it again."""

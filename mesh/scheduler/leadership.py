@@ -164,6 +164,10 @@ class Leadership:
     async def resign(self, term: int, sequence: int) -> None:
         """Tell the others to take over now."""
         self.beat(term, sequence, resigned=True)
+        await self.give_back()
+
+    async def give_back(self) -> None:
+        """Let go of the lease, if it is one's own: whoever leads all the same can take it again."""
         try:
             entry = await self._lease.get(PARTITION)  # a renewal may have been cut off between its write and its answer
             if entry is not None and entry[0] == self.holder.encode():

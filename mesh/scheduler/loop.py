@@ -127,11 +127,15 @@ class Loop:
         while not (self._stopping and not self.core.out):
             await self._wake.wait()
             self._wake.clear()
-            if self._broken is not None:
-                raise self._broken
+            self._check()
             while self._decide() or self.core.out or self._moved or self._asked:
                 await self._round()
+                self._check()  # what broke meanwhile has left a decision half done: it must not be journaled
             self._set_timer()
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
 
     async def _round(self) -> None:
         records, positions, moved = self.core.take(), self.inbox.positions(), self._moved

@@ -35,6 +35,8 @@ async def make(url: str, namespace: str, finished_max: int) -> int:
         if not await follower.wait_for(last.sequence, _CATCH_UP_S):
             raise RuntimeError(f"the journal up to {last.sequence} was not read within {_CATCH_UP_S:g} s")
         await follower.stop()
+        if follower.broken:
+            raise RuntimeError(f"the journal after {follower.sequence} can't be applied: its state can't be trusted")
         snapshots = Snapshots(bus, subjects)
         await snapshots.write(follower.sequence, follower.positions, follower.state)
         written = await snapshots.read(follower.sequence, finished_max)

@@ -43,7 +43,6 @@ LEASE_RENEW_S = 1.0
 HOUSEKEEPING_S = 1.0
 _AGAIN_S = 0.1
 _FLUSH_S = 0.25
-_STOP_S = 5.0
 
 
 class LeaseLost(Exception):
@@ -230,6 +229,14 @@ class Term:
     # ---- takeover ----------------------------------------------------------------------------------------------------------------
 
     async def _resume(self) -> None:
+        while True:
+            try:
+                return await self._catch_up()
+            except TransportError as error:
+                log.warning("what the leader before left could not be sent again yet: %s", error)
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _catch_up(self) -> None:
         """Send again what the dead leader recorded and did not send. Everything here may have been sent: it is harmless."""
         await self.outbox.publish_definitions([flow.definition for flow in self.state.flows.values()])
         self._resend_rejected(self._rejected)
@@ -250,13 +257,15 @@ class Term:
         self._send(effects)
 
     def _is_out(self, token: str, attempt: Attempt) -> bool:
-        return self.state.attempts.get(token) is attempt and not attempt.held
+        """Still to be sent: nobody holds it, and it was not withdrawn."""
+        withdrawn = attempt.worker is not None and attempt.step.current is not attempt
+        return self.state.attempts.get(token) is attempt and not attempt.held and not withdrawn
 
     def _withdrawals(self) -> Effects:
-        """Attempts that nobody waits for any more are told to stop, where they are known to run."""
+        """Attempts that nobody waits for any more are told to stop, where it is known who has them."""
         effects = Effects()
         for token, attempt in self.state.attempts.items():
-            if attempt.held and attempt.worker is not None and attempt.step.current is not attempt:
+            if attempt.worker is not None and attempt.step.current is not attempt:
                 order = Withdraw(attempt.step.run.id, attempt.step.index, attempt.number, token, "the run is over")
                 effects.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
         return effects

@@ -32,6 +32,8 @@ BATCH_MESSAGES_MAX = 1000
 """The server's limit for one atomic batch."""
 
 _OLDEST_SERVER = (2, 12)
+_MAX_PAYLOAD_LEAST = 960 * 1024
+"""A frame with one record of the largest size, and what it may share the frame with."""
 _CLOSE_S = 2.0
 _log = logging.getLogger(__name__)
 
@@ -160,13 +162,18 @@ class Link(Wire):
         """Make sure that the server is one we can use.
 
         Raises:
-            ServerUnsuitable: it is older than 2.12 or has no JetStream for us.
+            ServerUnsuitable: it is older than 2.12, has no JetStream for us, or takes small messages only.
             ConnectionFailed: it stopped answering.
         """
         version = str(self.client.server_info.get("version", ""))
         if _version(version) < _OLDEST_SERVER:
             oldest = ".".join(map(str, _OLDEST_SERVER))
             raise ServerUnsuitable(f"the server at {self._servers} is nats-server {version}; the mesh needs {oldest} or newer")
+        if self.max_payload < _MAX_PAYLOAD_LEAST:
+            raise ServerUnsuitable(
+                f"the server at {self._servers} lets through messages of {self.max_payload} bytes; the mesh needs "
+                f"{_MAX_PAYLOAD_LEAST} or more: set max_payload (1MB is the server's own default)"
+            )
         backoff = Backoff(0.05, 0.5)
         deadline = self.loop.time() + timeout
         while True:

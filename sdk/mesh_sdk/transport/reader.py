@@ -265,7 +265,7 @@ class OrderedReader:
         self.position = came.sequence
         found = parse(headers) if headers else None
         reached = came.pending == 0 and not self.caught_up
-        self.caught_up = self.caught_up or reached
+        self.caught_up = came.pending == 0
         try:
             self._on_message(Delivery(came.sequence, came.time_ns // 1_000_000, subject.decode(), data, came.pending, found))
         finally:

@@ -20,6 +20,7 @@ from mesh_sdk.config import Settings
 from mesh_sdk.protocol import ids
 from mesh_sdk.protocol.records import VERSION, Register, Registered, WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.errors import Disconnected, TimedOut
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.identity import Identity
 from mesh_sdk.worker.locals import Locals
@@ -192,16 +193,20 @@ class Runtime:
                 self._say_registered(parts)
                 on_ready()
                 await self._until_stopped(self._fenced.wait())
-            if self._fenced.is_set() and not self._stop.is_set():
+            if not self._stop.is_set():
                 log.warning("worker %s lost touch with the mesh: it comes back as a new incarnation", parts.worker)
+                await self._until_stopped(parts.presence.wait_confirmed())  # what it has finished is told when somebody hears it
                 await session.bury()
-                self._incarnation = ids.incarnation_id(self._clock.wall_ms(), secrets.token_bytes(3))
+                self._incarnation = max(ids.incarnation_id(self._clock.wall_ms(), secrets.token_bytes(3)), _after(self._incarnation))
 
     async def _open_session(self, session: Session) -> bool:
-        """Whether the session is open; False when the worker is to stop before."""
+        """Whether the session is open; False when the worker is to stop before, or the server has gone away."""
         patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._say_waiting)
         try:
             return await self._until_stopped(session.open(self._register()))
+        except (TimedOut, Disconnected) as error:  # the server is away: that ends an incarnation, not the worker
+            log.warning("worker %s could not register: %s", self._identity.worker, error)
+            return False
         finally:
             patience.cancel()
 
@@ -360,6 +365,11 @@ class Runtime:
         return await connect(
             settings.servers, name=f"mesh worker {self._identity.worker} presence", connect_timeout=settings.connect_timeout_s
         )
+
+
+def _after(incarnation: str) -> str:
+    """An id that sorts after an incarnation's: the wall clock may have been set back since."""
+    return f"{int(incarnation, 16) + 1:0{len(incarnation)}x}"
 
 
 def _presence_ttl_s(settings: Settings) -> float:
