@@ -38,7 +38,7 @@ async def test_odd_requests_are_answered_and_change_nothing(tmp_path: Path) -> N
                 for call, body in ODD:
                     answer = msgspec.json.decode(await bus.request(NAMES.api(call), body, 5))
                     assert set(answer) <= {"ok", "error"}, (call, body, answer)
-                assert await mesh.run("Chain", {"n": 1}) == 2
+                assert await mesh.run("Chain", {"n": 1}) == 4
             assert scheduler.output.count("leads in term") == 1
         finally:
             await bus.close()
