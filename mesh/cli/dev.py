@@ -20,6 +20,7 @@ from mesh.cli.supervisor import Child, ChildFailed, Stopped, Supervisor, mesh_co
 from mesh.cli.where import DEV_FILE
 from mesh.errors import PortTaken
 from mesh.server import EmbeddedServer
+from mesh_sdk.config import NAMESPACE_DEFAULT, URL_DEFAULT
 from mesh_sdk.protocol.subjects import check_token
 
 PORT = 4222
@@ -100,6 +101,8 @@ class _Dev:
                 if sources is None:
                     raise
                 click.echo(f"mesh: {error}; it is started again when a file changes", err=True)
+        if (self._server.url, self._namespace) != (URL_DEFAULT, NAMESPACE_DEFAULT):
+            click.echo(f"for programs in other terminals: export MESH_URL={self._server.url} MESH_NAMESPACE={self._namespace}")
         click.echo(f"ready {self._server.url} namespace {self._namespace}")
 
     def _tend(self, worker: Child | None, sources: Sources | None) -> None:

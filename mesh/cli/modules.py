@@ -8,14 +8,20 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import mesh
+import mesh_sdk
 from mesh_sdk.errors import DefinitionError
+from mesh_sdk.worker.importing import importing
 
 if TYPE_CHECKING:
     from mesh_sdk import Worker
+
+_OURS = [Path(folder) for package in (mesh, mesh_sdk) for folder in package.__path__]
 
 
 def load_worker(target: str) -> Worker:
@@ -54,6 +60,7 @@ def _load(name: str) -> ModuleType:
     dotted = name.removesuffix(".py").replace("/", ".") if name.endswith(".py") else name
     if not dotted or not all(part.isidentifier() for part in dotted.split(".")):
         raise DefinitionError(f"{name!r} is no module: use a dotted name such as app.worker, or app.worker:attribute")
+    token = importing.set(True)
     try:
         return import_module(dotted)
     except ModuleNotFoundError as error:
@@ -62,12 +69,20 @@ def _load(name: str) -> ModuleType:
         raise _broken(dotted, error) from error
     except (Exception, SystemExit) as error:  # the user's own code: whatever it raises while being imported
         raise _broken(dotted, error) from error
+    finally:
+        importing.reset(token)
 
 
 def _broken(name: str, error: BaseException) -> DefinitionError:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    # The user's line that called into the SDK, not the SDK's own that refused; the first frame is ours.
+    users = list(takewhile(lambda frame: not _is_ours(frame.filename), frames[1:])) or frames[1:]
+    place = f" ({users[-1].filename}, line {users[-1].lineno})" if users else ""
     return DefinitionError(f"module {name!r} can't be imported: {type(error).__name__}: {error}{place}")
+
+
+def _is_ours(file: str) -> bool:
+    return any(Path(file).is_relative_to(folder) for folder in _OURS)
 
 
 def _attribute(module: ModuleType, path: str) -> Any:

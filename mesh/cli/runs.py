@@ -63,6 +63,9 @@ def show(run_id: str, where: Where, as_json: bool) -> None:
         for name, step in run.steps.items()
     ]
     print_table(("STEP", "STATUS", "WORKER", "ATTEMPT", "STARTED", "FINISHED", "ERROR"), rows, "no steps")
+    for name, step in run.steps.items():
+        if step.traceback:
+            click.echo(f"\n{name}, attempt {step.attempt}:\n{step.traceback.rstrip()}")
 
 
 @command.command("cancel")

@@ -50,7 +50,7 @@ class Views:
     def run(self, id: str) -> dict[str, Any] | None:
         """One run."""
         run = self._state.find(id)
-        return self._run(run) if run is not None else None
+        return self._run(run, self._step_in_full) if run is not None else None
 
     def runs(self, query: RunQuery) -> dict[str, Any]:
         """A page of runs, newest first."""
@@ -58,7 +58,7 @@ class Views:
         matching = (run for run in self._candidates(query) if self._matches(run, query))
         page = nlargest(limit + 1, matching, key=lambda run: run.number)
         return {
-            "runs": [self._run(run) for run in page[:limit]],
+            "runs": [self._run(run, self._step) for run in page[:limit]],
             "next": str(page[limit - 1].number) if len(page) > limit else None,
         }
 
@@ -105,14 +105,14 @@ class Views:
                 return f"waiting: step {step.name} is tried again at {_time(step.again_at)}"
         return None
 
-    def _run(self, run: Run) -> dict[str, Any]:
+    def _run(self, run: Run, told: Callable[[Step], dict[str, Any]]) -> dict[str, Any]:
         return {
             "run_id": run.id,
             "workflow": run.flow.name,
             "status": self._status(run),
             "started_at": _time(run.started_at),
             "finished_at": _time(run.finished_at),
-            "steps": {step.name: self._step(step) for step in run.steps},
+            "steps": {step.name: told(step) for step in run.steps},
             "waiting": self._waiting(run),
             "metadata": run.metadata or {},
             "priority": run.priority,
@@ -132,6 +132,10 @@ class Views:
             "started_at": _time(step.started_at),
             "finished_at": _time(step.finished_at),
         }
+
+    def _step_in_full(self, step: Step) -> dict[str, Any]:
+        """With the traceback: a page of a thousand runs could not carry them."""
+        return self._step(step) | {"traceback": step.error.traceback if step.error is not None and step.state is not DONE else ""}
 
     def workers(self) -> list[dict[str, Any]]:
         """Every worker that registered and is not gone."""

@@ -31,6 +31,7 @@ from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.keys import workflow_key
 from mesh_sdk.protocol.records import REFUSED, Cancel, Done, Notice, Start, Started
 from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.silence import Silence
 from mesh_sdk.transport.errors import StreamMissing, TransportError
 from mesh_sdk.unstored import Unstored, UnstoredStarts
 
@@ -65,6 +66,7 @@ class Client:
         self.keyed = Keyed(loop)
         self.unstored = UnstoredStarts(loop)
         self.missed = Missed(loop, self.leader, self.awaited, self.keyed, self._on_notice, wall_ms)
+        self.silence = Silence(loop, self._pending, self._could_be_led, self._where)
         self._known: dict[str, WorkflowDefinition | None] = {}
         self._wall_ms = wall_ms
         self._unique = secrets.token_bytes(6)
@@ -122,6 +124,7 @@ class Client:
 
     def _on_connection(self, up: bool) -> None:
         if up:
+            self.silence.heard()
             self._disturbed()
 
     def _disturbed(self) -> None:
@@ -136,6 +139,7 @@ class Client:
         except msgspec.MsgspecError as error:
             _log.warning("a beat of the leader can't be read: %s", error)
             return
+        self.silence.heard()
         if beat.term != self._term:
             self._term = beat.term
             self._disturbed()
@@ -146,6 +150,7 @@ class Client:
             self.log_unstored()
         self._closed = True
         self.missed.close()
+        self.silence.close()
         for task in (self._opening, *self._tasks):
             if task is not None:
                 task.cancel()
@@ -222,7 +227,7 @@ class Client:
         """Have a start without a key stored; `prepare` has been awaited. The future is the run's end."""
         future = self.awaited.expect_only(record.run)
         self.put(record, size, priority)
-        self.missed.watch()
+        self._watch()
         return future
 
     def put_soon(self, start: Unstored) -> None:
@@ -282,7 +287,7 @@ class Client:
             return requested
         future = self.keyed.expect(requested)
         if not future.done():
-            self.missed.watch()
+            self._watch()
         return await future
 
     def wait_for(self, run: str, *, ask: bool = False) -> asyncio.Future[Done]:
@@ -296,7 +301,7 @@ class Client:
         if not future.done():
             if ask:
                 self.missed.ask([run])
-            self.missed.watch()
+            self._watch()
         return future
 
     async def done(self, run: str, *, ask: bool) -> Done:
@@ -308,6 +313,19 @@ class Client:
         await self.bus()
         await self.unstored.wait(run)
         return await self.wait_for(run, ask=ask or self._lossy or self.awaited.forgotten > 0)
+
+    def _watch(self) -> None:
+        self.missed.watch()
+        self.silence.watch()
+
+    def _pending(self) -> bool:
+        return bool(self.awaited or self.keyed)
+
+    def _could_be_led(self) -> bool:
+        return self._bus is not None and self._bus.connected and bool(self.awaited.runs() or self.keyed)
+
+    def _where(self) -> str:
+        return f"namespace {self.subjects.namespace!r} on {', '.join(self.settings.servers)}"
 
     async def call(self, name: str, body: Mapping[str, Any]) -> bytes:
         """Ask the leader; see `leader.Leader.call`."""

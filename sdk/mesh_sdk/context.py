@@ -201,14 +201,15 @@ class Context(Generic[Input]):
 
     # ---- what the step can do -----------------------------------------------------------------------------------
 
-    def log(self, message: object, level: int = logging.INFO) -> None:
+    def log(self, *parts: object, level: int = logging.INFO) -> None:
         """Log a line of this step, to the logger `mesh.step` with the run, step, attempt and worker as extras.
 
         Args:
-            message: what to say; `str()` of it.
+            parts: what to say, as for `print`: `str()` of each, with spaces between.
             level: one of the `logging` module's.
         """
-        LOGGER.log(level, "%s", message, extra=self.log_fields(), stacklevel=2)
+        if LOGGER.isEnabledFor(level):
+            LOGGER.log(level, "%s", " ".join(map(str, parts)), extra=self.log_fields(), stacklevel=2)
 
     def log_fields(self) -> dict[str, object]:
         """What tells this attempt's log records from others'."""
@@ -323,6 +324,12 @@ class Context(Generic[Input]):
             spawns: one `Spawn` each.
         """
         return [self._host.spawn(self._attempt, spawn) for spawn in spawns]
+
+
+def current_fields() -> dict[str, object]:
+    """The `log_fields` of the step that runs here; none outside of steps."""
+    context = current_context.get()
+    return {} if context is None else context.log_fields()
 
 
 def _chunk(chunk: object) -> bytes:

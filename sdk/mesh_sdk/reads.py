@@ -17,7 +17,7 @@ ISO 8601 text with a zone (`2025-01-31T10:00:00.123Z`) or null, durations intege
     RunInfo      run_id, workflow, status, started_at, finished_at, steps: {step name: StepInfo}, waiting: text|null,
                  metadata: {text: text}, priority, parent_run_id: id|"", input, output: any JSON, error: text|null
     StepInfo     status, worker: id|null, attempt: int (0: never assigned), output: any JSON, error: text|null,
-                 started_at, finished_at
+                 started_at, finished_at, traceback: text (of the failed attempt; "" when there is none, and in lists)
     WorkerInfo   id, name, pool, slots, used, running, reserved, actions: [text], labels: {text: text|number},
                  state: text, incarnation, host, pid
     WorkflowInfo name, version, digest, steps: [{"name": text, "parents": [step names]}], on_events: [text], sticky: text,
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class StepInfo(Struct, frozen=True, kw_only=True):
-    """One step of a run, as of its latest attempt."""
+    """One step of a run, as of its latest attempt. `traceback` is told of a single run, not in lists, which it would bloat."""
 
     status: str
     worker: str | None = None
@@ -58,6 +58,7 @@ class StepInfo(Struct, frozen=True, kw_only=True):
     error: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    traceback: str = ""
 
 
 class RunInfo(Struct, frozen=True, kw_only=True):

@@ -59,6 +59,9 @@ def _eventually(answer: Callable[[], Any], within_s: float = 20) -> None:
 def test_all_of_it_is_ready_found_and_leaves_nothing(tmp_path, port):
     (tmp_path / "app.py").write_text(MODULE)
     with Running("dev", "app", "--port", str(port), folder=tmp_path) as dev:
+        assert dev.line("for programs") == (
+            f"for programs in other terminals: export MESH_URL=nats://127.0.0.1:{port} MESH_NAMESPACE=default"
+        )
         assert str(port) in dev.line("ready")
         file = tmp_path / ".mesh" / "dev.json"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600

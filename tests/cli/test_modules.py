@@ -63,6 +63,8 @@ def test_of_two_workers_one_must_be_named(folder):
         ("import no_such_dependency\n", "no_such_dependency"),
         ("def (:\n", "SyntaxError"),
         ("raise SystemExit(3)\n", "SystemExit"),
+        (ONE.replace("@mesh.task()", "@mesh.task(retries=-1)"), r"retries.*broken_module\.py, line 5"),
+        (ONE + "worker.start()\n", r"worker\.start\(\) was called .*__main__.*broken_module\.py, line 11"),
     ],
 )
 def test_a_broken_module_says_where(folder, text, told):

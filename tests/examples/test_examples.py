@@ -69,6 +69,17 @@ def test_hello(url: str) -> None:
         assert worker.end() == 0
 
 
+def test_a_client_starts_awaits_and_reads(url: str) -> None:
+    with Running("worker", "hello", folder=EXAMPLES, url=url) as worker:
+        worker.line("ready")
+        first, second, listed = program("client.py", url=url).splitlines()
+        assert first == "{'hello': 'Lin', 'from': 'greeter'}"
+        assert second.endswith("{'hello': 'Joan', 'from': 'greeter'}")
+        assert listed.startswith("hello succeeded greeter-")
+        readme = (EXAMPLES.parent / "README.md").read_text()
+        assert (EXAMPLES / "client.py").read_text().partition("\n\n")[2].rstrip() in readme
+
+
 def test_hello_under_dev(tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(EXAMPLES)
     with Running("dev", "examples/hello.py", "--store", str(tmp_path / "store"), folder=tmp_path) as dev:
@@ -133,7 +144,7 @@ def test_reference_programs_start_their_worker(path: str, workflow: str, slots: 
         process.wait()
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "client.py"))  # a program, no worker
 def test_an_example_holds_one_worker_and_starts_nothing_when_imported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -105,3 +105,10 @@ def test_configuring_again_replaces_only_our_own_handler() -> None:
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match="LOUD"):
         logs.configure("loud")
+
+
+def test_further_lines_of_a_message_come_below_the_fields() -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    logging.getLogger("mesh.test").info("failed\nTraceback", extra={"run": "r1"})
+    assert stream.getvalue().endswith("mesh.test: failed run=r1\nTraceback\n")

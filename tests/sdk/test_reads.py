@@ -15,7 +15,7 @@ RUN = {
     "status": "succeeded",
     "started_at": "2025-01-31T10:00:00.123Z",
     "finished_at": "2025-01-31T10:00:01Z",
-    "steps": {"echo": {"status": "succeeded", "worker": "w-1", "attempt": 2, "output": {"a": [1]}, "started_at": None}},
+    "steps": {"echo": {"status": "succeeded", "worker": "w-1", "attempt": 2, "output": {"a": [1]}, "traceback": "Traceback …"}},
     "waiting": None,
     "metadata": {"tenant": "a"},
     "priority": 3,
@@ -32,6 +32,7 @@ async def test_a_run_is_read(mesh: Mesh, scheduler: Scheduler):
     assert run.started_at == datetime(2025, 1, 31, 10, 0, 0, 123_000, tzinfo=UTC)
     step = run.steps["echo"]
     assert (step.worker, step.attempt, step.output, step.error, step.started_at) == ("w-1", 2, {"a": [1]}, None, None)
+    assert step.traceback == "Traceback …"
     assert await mesh.ref("1" * 32).status() == "succeeded"
 
 

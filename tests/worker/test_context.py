@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from mesh_sdk import Context, Mesh, StickyStrategy
+from mesh_sdk.observe import logs
 from mesh_sdk.protocol.ids import run_id
 from mesh_sdk.protocol.records import NULL, Assign, Failed, Finished, Lent, Origin
 from mesh_sdk.worker.answers import GENERATION_COUNT_MAX, Answers
@@ -93,12 +94,12 @@ async def test_only_parents_have_outputs(leader: Leader, mesh: Mesh):
 @pytest.mark.parametrize("kind", ["async", "sync"])
 async def test_logs_and_live_chunks_say_where_they_come_from(leader: Leader, mesh: Mesh, caplog: pytest.LogCaptureFixture, kind: str):
     async def talk(ctx: Context) -> None:
-        ctx.log("hello", logging.WARNING)
+        ctx.log("hello", 7, level=logging.WARNING)
         ctx.put_stream({"progress": 50})
         ctx.put_stream("text")
 
     def sync_talk(ctx: Context) -> None:
-        ctx.log("hello", logging.WARNING)
+        ctx.log("hello", 7, level=logging.WARNING)
         ctx.put_stream({"progress": 50})
         ctx.put_stream("text")
 
@@ -120,7 +121,7 @@ async def test_logs_and_live_chunks_say_where_they_come_from(leader: Leader, mes
             await both.wait()
     assert chunks == [b'{"progress":50}', b"text"]
     record = next(each for each in caplog.records if each.name == "mesh.step")
-    assert record.getMessage() == "hello"
+    assert record.getMessage() == "hello 7"
     assert (record.run, record.step, record.attempt, record.worker) == (order.run, "talk", 1, "w-1")  # type: ignore[attr-defined]
 
 
@@ -196,3 +197,26 @@ def test_answers_and_memories_are_bounded():
     for number in range(RUNS_MAX):
         locals_.of(f"run-{number}")
     assert "a" not in locals_.of("first")
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_any_log_line_of_a_step_says_where_it_comes_from(leader: Leader, mesh: Mesh, caplog: pytest.LogCaptureFixture, kind: str):
+    log = logging.getLogger("shop")
+
+    async def talk(ctx: Context) -> None:
+        log.warning("hello")
+
+    def sync_talk(ctx: Context) -> None:
+        log.warning("hello")
+
+    told: list[dict[str, object]] = []
+    log.addFilter(keep := lambda record: told.append(logs.fields_of(record)) is None)
+    order = leader.assign("talk")
+    try:
+        async with running(mesh.worker("clerk", workflows=[mesh.task(name="talk")(talk if kind == "async" else sync_talk)], id="w-1")):
+            await leader.share("w-1", order)
+            await leader.last_of(order.token)
+            log.warning("outside")
+    finally:
+        log.removeFilter(keep)
+    assert told == [{"run": order.run, "step": "talk", "attempt": 1, "worker": "w-1"}, {}]

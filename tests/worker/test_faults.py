@@ -195,3 +195,23 @@ async def test_sys_exit_in_a_thread_does_not_end_the_worker(leader: Leader, mesh
         order = leader.assign("leave")
         await leader.share("w-1", order)
         assert (await leader.last_of(order.token)).error.type == "SystemExit"
+
+
+async def test_a_failed_attempt_is_logged_with_its_traceback(leader: Leader, mesh: Mesh, caplog: pytest.LogCaptureFixture):
+    @mesh.task()
+    async def fragile(broken: bool, ctx: Context) -> None:
+        if broken:
+            raise ValueError("it broke")
+
+    async with running(mesh.worker("clerk", workflows=[fragile], id="w-1")):
+        for order in (well := leader.assign("fragile", False), bad := leader.assign("fragile", True), leader.assign("fragile", "?")):
+            await leader.share("w-1", order)
+            await leader.last_of(order.token)
+    broken, invalid = [record for record in caplog.records if record.name == "mesh_sdk.worker"]
+    first, *below = broken.getMessage().splitlines()
+    assert first == f"fragile:fragile of run {bad.run}, attempt 1: ValueError: it broke"
+    assert below[0].startswith("Traceback")
+    assert ": InvalidInput: input of step" in invalid.getMessage()
+    assert "Traceback" not in invalid.getMessage()
+    assert {record.levelname for record in (broken, invalid)} == {"WARNING"}
+    assert well.run not in caplog.text

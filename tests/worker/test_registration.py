@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -103,3 +104,11 @@ async def test_presence_is_there_while_the_worker_is(leader: Leader, mesh: Mesh)
     async with running(_clerk(mesh, id="w-1")):
         assert "w-1" in await bucket.entries()
     assert "w-1" not in await bucket.entries()
+
+
+def test_start_tells_in_one_line_what_keeps_it_from_running():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    worker = _clerk(Mesh(f"nats://127.0.0.1:{port}"))
+    with pytest.raises(SystemExit, match=rf"^mesh: .*{port}"):
+        worker.start()

@@ -1,6 +1,7 @@
 """Logging of the long-running processes: the standard library's, as lines for people or as JSON, with the step it is about.
 
-Rule: only a process that the mesh starts itself is configured here; importing the SDK never touches anybody's logging.
+Rule: only a process that is the mesh's own is configured here: the CLI's, or that of `worker.start()` where nobody else did.
+Importing the SDK never touches anybody's logging.
 """
 
 from __future__ import annotations
@@ -8,18 +9,22 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from json import dumps
 from typing import TextIO
 
 FIELDS = ("run", "step", "attempt", "worker")
-"""What a log line may be about; taken from `extra=`, else from what is bound."""
+"""What a log line may be about; taken from `extra=`, else from what is bound, else from the step that runs here."""
+
+_OURS = "mesh_sdk."
+"""Loggers of the SDK: a callback of its own may still see the context of the step that it came from, and isn't about it."""
 
 Fields = Mapping[str, str | int]
 
 _bound: ContextVar[Fields | None] = ContextVar("mesh_log_fields", default=None)
+_asked: list[Callable[[], Mapping[str, object]]] = [dict]
 
 
 def bind(fields: Fields) -> Token[Fields | None]:
@@ -39,12 +44,25 @@ def unbind(token: Token[Fields | None]) -> None:
     _bound.reset(token)
 
 
-def fields_of(record: logging.LogRecord) -> dict[str, str | int]:
+def ask(fields: Callable[[], Mapping[str, object]]) -> None:
+    """Have log lines without fields of their own ask for them, which costs nothing until a line is written.
+
+    Args:
+        fields: tells those of the step that runs here, none elsewhere; replaces what was asked before.
+    """
+    _asked[:] = [fields]
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
     """The fields that a log record is about, in the order of FIELDS."""
-    bound = _bound.get() or {}
     own = record.__dict__
+    bound = _bound.get() or _fields_of_step(record)
     pairs = ((name, own.get(name, bound.get(name))) for name in FIELDS)
     return {name: value for name, value in pairs if value is not None}
+
+
+def _fields_of_step(record: logging.LogRecord) -> Mapping[str, object]:
+    return {} if record.name.startswith(_OURS) else _asked[-1]()
 
 
 class JsonFormatter(logging.Formatter):
@@ -64,11 +82,12 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people: time, level, logger, message, then the fields as `name=value`."""
+    """One line for people: time, level, logger, message, then the fields as `name=value`; below it the message's further lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in fields_of(record).items())
-        line = f"{_time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
+        message, newline, below = record.getMessage().partition("\n")
+        line = f"{_time(record)} {record.levelname:<7} {record.name}: {message}{fields}{newline}{below}"
         if record.exc_info and record.exc_info[0]:
             line += "\n" + self.formatException(record.exc_info)
         return line

@@ -22,6 +22,7 @@ from mesh_sdk.worker.answers import Answers
 from mesh_sdk.worker.attempt import Attempt, Hold, Stop
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.execute import execute_async, execute_sync
+from mesh_sdk.worker.failures import log_failed
 from mesh_sdk.worker.lending import Lending
 from mesh_sdk.worker.locals import Locals
 from mesh_sdk.worker.observer import Observer
@@ -263,6 +264,8 @@ class StepLoop:
             self._observer.steps_returned(outcome.reason)
             return
         how = records.SUCCEEDED if isinstance(outcome, records.Finished) else outcome.kind
+        if isinstance(outcome, records.Failed):
+            log_failed(attempt.assign, outcome, self.host.view.id())
         self._observer.step_finished(attempt.action.name, how, self._monotonic() - attempt.started)
 
     # ---- what is stopped ----------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from mesh_sdk.client import Client
 from mesh_sdk.config import Settings
+from mesh_sdk.context import current_fields
+from mesh_sdk.observe import logs
 from mesh_sdk.protocol import ids
 from mesh_sdk.protocol.records import VERSION, Register, Registered, WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
@@ -145,6 +147,7 @@ class Runtime:
             ConnectionFailed: no server.
             RegistrationRefused: the id is held, or the leader won't have the definitions.
         """
+        logs.ask(current_fields)
         try:
             parts = await self._open()
             await self._work(parts, on_ready)

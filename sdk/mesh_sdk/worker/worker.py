@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ from mesh_sdk.labels import Label
 from mesh_sdk.protocol.subjects import check_token
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.identity import Identity
+from mesh_sdk.worker.importing import importing
 from mesh_sdk.worker.registry import Registry
 
 if TYPE_CHECKING:
@@ -107,13 +109,15 @@ class Worker:
     def start(self, *, metrics_port: int | None = None, grace: Duration = GRACE_DEFAULT) -> None:
         """Run until SIGTERM or SIGINT, then drain and return. Blocks; `await worker.serve()` where a loop runs.
 
+        For a program that is nothing but the worker: it logs to standard error if the program has set up no logging, and
+        what `serve` would raise is told there in one line.
+
         Args:
             metrics_port: as for `serve`.
             grace: likewise.
 
         Raises:
-            ConnectionFailed: no server.
-            RegistrationRefused: the id is held by another worker, or the leader won't have the definitions.
+            SystemExit: when there is no server, or the worker is refused: exit code 1, and the reason on standard error.
             DefinitionError: nothing is registered.
         """
         try:
@@ -122,9 +126,18 @@ class Worker:
             pass
         else:
             raise MeshError("worker.start() would stop the event loop that runs on this thread: use `await worker.serve()`")
+        if importing.get():
+            raise MeshError("worker.start() was called while `mesh worker` imports the module: put it under `if __name__ == '__main__':`")
         self._check_registered()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self._serve_and_close(metrics_port, grace))
+        from mesh_sdk.observe import logs
+
+        if not logging.getLogger().handlers:
+            logs.configure()
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._serve_and_close(metrics_port, grace))
+        except MeshError as error:
+            raise SystemExit(f"mesh: {error}") from None  # Python prints it to standard error, and exits with 1
 
     async def _serve_and_close(self, metrics_port: int | None, grace: Duration) -> None:
         try:
