@@ -197,6 +197,7 @@ class Loop:
         while not self._stopping and not self._full() and (source := self.inbox.next()) is not None:
             self._take(source)
             decided = True
+            self.inbox.hold_starts(len(self.state.runs) >= self.live_runs_max)
         return decided
 
     def _take_own(self) -> list[Any]:
