@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 
 import pytest
@@ -110,5 +111,11 @@ def test_start_tells_in_one_line_what_keeps_it_from_running():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     worker = _clerk(Mesh(f"nats://127.0.0.1:{port}"))
-    with pytest.raises(SystemExit, match=rf"^mesh: .*{port}"):
-        worker.start()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        with pytest.raises(SystemExit, match=rf"^mesh: .*{port}"):
+            worker.start()
+    finally:  # it may have set the log up, on a stream that is this test's own
+        root.handlers[:] = handlers
+        root.setLevel(level)
