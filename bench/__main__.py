@@ -54,9 +54,9 @@ async def measure_raw(url: str, server: int, count: int, sequential: int) -> dic
 
 
 async def measure_mesh(url: str, server: int, count: int, sequential: int, chains: int) -> dict[str, dict[str, Any]]:
-    """The mesh's figures: one-step runs, and chains of three."""
+    """The mesh's figures: one-step runs, and chains of three, sticky or not."""
     os.environ["MESH_URL"] = url
-    from bench.program import In, chain, mesh, one
+    from bench.program import CHAINS, In, mesh, one
 
     command = str(Path(sys.executable).with_name("mesh"))
     env = dict(os.environ, MESH_URL=url)
@@ -64,9 +64,9 @@ async def measure_mesh(url: str, server: int, count: int, sequential: int, chain
     worker = start(command, "worker", "bench.program", env=env)
     try:
         pids = {"server": server, "scheduler": scheduler.pid, "worker": worker.pid, "client": os.getpid()}
-        found = {"one": await measure(lambda: one.run(In(p=PAYLOAD)), count, sequential, pids)}
-        if chains:
-            found["chain"] = await measure(lambda: chain.run(In(p=PAYLOAD)), chains, sequential // 3, pids)
+        found = {"one step": await measure(lambda: one.run(In(p=PAYLOAD)), count, sequential, pids)}
+        for name, chain in CHAINS.items() if chains else ():
+            found[name] = await measure(lambda chain=chain: chain.run(In(p=PAYLOAD)), chains, sequential // 3, pids)  # type: ignore[misc]
         await mesh.close()
         return found
     finally:
@@ -107,15 +107,15 @@ def median(rows: list[dict[str, Any]], key: str) -> float:
     return statistics.median(row[key] for row in rows)
 
 
-def line(name: str, rows: list[dict[str, Any]], raw: list[dict[str, Any]] | None) -> str:
+def line(name: str, rows: list[dict[str, Any]], beside: list[dict[str, Any]] | None, what: str = "raw") -> str:
     us = {process: statistics.median(row["us"][process] for row in rows) for process in rows[0]["us"]}
     spent = " + ".join(f"{process} {value:.0f}" for process, value in us.items())
     text = f"{name:>12}  {median(rows, 'per_s'):>8,.0f}/s   p50 {median(rows, 'p50_ms'):6.2f} ms   p99 {median(rows, 'p99_ms'):6.2f} ms   "
     text += f"CPU {sum(us.values()):4.0f} µs = {spent}"
-    if raw is not None:
-        rate = statistics.median(row["per_s"] / base["per_s"] for row, base in zip(rows, raw, strict=True))
-        wait = statistics.median(row["p50_ms"] / base["p50_ms"] for row, base in zip(rows, raw, strict=True))
-        text += f"\n{'':>12}  {rate:.2f} times raw's rate, {wait:.2f} times its p50"
+    if beside is not None:
+        rate = statistics.median(row["per_s"] / base["per_s"] for row, base in zip(rows, beside, strict=True))
+        wait = statistics.median(row["p50_ms"] / base["p50_ms"] for row, base in zip(rows, beside, strict=True))
+        text += f"\n{'':>12}  {rate:.2f} times the rate of {what}, {wait:.2f} times its p50"
     return text
 
 
@@ -135,19 +135,20 @@ def main() -> None:
         return
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {options.repeats} repeats; every process on this machine")
     for sync in ("always", "default") if options.sync == "both" else (options.sync,):
-        raws, ones, chains = [], [], []
+        raws: list[dict[str, Any]] = []
+        figures: dict[str, list[dict[str, Any]]] = {}
         for _ in range(options.repeats):
             raws.append(in_child(None if sync == "default" else sync, options, "raw"))
-            mesh = in_child(None if sync == "default" else sync, options, "mesh")
-            ones.append(mesh["one"])
-            chains += [mesh["chain"]] if "chain" in mesh else []
+            for name, row in in_child(None if sync == "default" else sync, options, "mesh").items():
+                figures.setdefault(name, []).append(row)
         print(f"\nsync_interval: {sync}")
         print(line("raw nats-py", raws, None))
-        print(line("one step", ones, raws))
-        if chains:
-            print(line("three steps", chains, None))
+        print(line("one step", figures["one step"], raws))
+        for name, rows in figures.items():
+            if name != "one step":
+                print(line(name, rows, figures["three steps"], "the unsticky chain") if "," in name else line(name, rows, None))
         if options.json:
-            print(json.dumps({"sync": sync, "raw": raws, "one": ones, "chain": chains}))
+            print(json.dumps({"sync": sync, "raw": raws} | figures))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ COLUMNS = 24
 ROW_HEIGHT = 1
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 RED, ORANGE, GREEN, BLUE = "red", "orange", "green", "blue"
+RUNS_MAX = 1_000
+"""Entries for sticky runs that a worker keeps unless told otherwise."""
+HITS, MISSES, HITS_AND_MISSES = (f"mesh_worker_sticky_steps_total{{result{which}}}" for which in ('="hit"', '="miss"', '!="first"'))
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,14 @@ def stat(title: str, description: str, expression: str, steps: Sequence[tuple[fl
     return Panel(title, description, [("", expression)], unit, kind="stat", width=4, height=4, steps=steps)
 
 
+def counted(title: str, description: str, metric: str, by: str, stack: bool = False) -> Panel:
+    return Panel(title, description, [(f"{{{{{by}}}}}", rate(metric, by))], unit="ops", stack=stack)
+
+
+def percentiles(title: str, description: str, metric: str) -> Panel:
+    return Panel(title, description, [("p50", quantile(0.5, metric)), ("p95", quantile(0.95, metric))], unit="s")
+
+
 WORKERS = (
     Row(
         "Now",
@@ -79,13 +90,7 @@ WORKERS = (
     Row(
         "Workers and slots",
         (
-            Panel(
-                "Workers by state",
-                "As the leader sees them.",
-                [("{{state}}", "max by (state) (mesh_workers)")],
-                kind="timeseries",
-                stack=True,
-            ),
+            Panel("Workers by state", "As the leader sees them.", [("{{state}}", "max by (state) (mesh_workers)")], stack=True),
             Panel(
                 "Slots by pool",
                 "Used counts what is held, reserved or released to the pool. Used at total for long: add workers or slots.",
@@ -113,49 +118,22 @@ WORKERS = (
                 "Steps that are ready and wait for a slot, and runs in progress.",
                 [("waiting steps", "max(mesh_queue_depth)"), ("runs in progress", "max(mesh_runs_in_progress)")],
             ),
-            Panel(
-                "Draining",
-                "Workers that finish what they hold and take nothing new.",
-                [("{{instance}}", "mesh_worker_draining")],
-                stack=True,
-            ),
+            Panel("Draining", "Workers that finish what they hold.", [("{{instance}}", "mesh_worker_draining")], stack=True),
         ),
     ),
     Row(
         "Steps and runs",
         (
-            Panel(
-                "Steps by outcome",
-                "Attempts that ended, a second.",
-                [("{{outcome}}", rate("mesh_steps_finished_total", "outcome"))],
-                unit="ops",
-                stack=True,
-            ),
-            Panel(
-                "Step duration",
-                "Time that attempts ran, on all workers.",
-                [("p50", quantile(0.5, "mesh_step_execution_seconds")), ("p95", quantile(0.95, "mesh_step_execution_seconds"))],
-                unit="s",
-            ),
+            counted("Steps by outcome", "Attempts that ended, a second.", "mesh_steps_finished_total", "outcome", stack=True),
+            percentiles("Step duration", "Time that attempts ran, on all workers.", "mesh_step_execution_seconds"),
             Panel(
                 "Step duration p95 by action",
                 "The slow ones stand out.",
                 [("{{action}}", quantile(0.95, "mesh_step_execution_seconds", "action"))],
                 unit="s",
             ),
-            Panel(
-                "Runs by outcome",
-                "Runs that ended, a second.",
-                [("{{outcome}}", rate("mesh_runs_finished_total", "outcome"))],
-                unit="ops",
-                stack=True,
-            ),
-            Panel(
-                "Run duration",
-                "From a run's start to its end, waiting included.",
-                [("p50", quantile(0.5, "mesh_run_duration_seconds")), ("p95", quantile(0.95, "mesh_run_duration_seconds"))],
-                unit="s",
-            ),
+            counted("Runs by outcome", "Runs that ended, a second.", "mesh_runs_finished_total", "outcome", stack=True),
+            percentiles("Run duration", "From a run's start to its end, waiting included.", "mesh_run_duration_seconds"),
             Panel(
                 "Started a second",
                 "Runs and attempts that began.",
@@ -165,24 +143,56 @@ WORKERS = (
                 ],
                 unit="ops",
             ),
-            Panel(
+            counted(
                 "Retries by reason",
                 "New attempts. `lost` is the infrastructure's and does not count against a step's own retries.",
-                [("{{reason}}", rate("mesh_retries_total", "reason"))],
-                unit="ops",
+                "mesh_retries_total",
+                "reason",
             ),
-            Panel(
-                "Returned by reason",
-                "Attempts that workers handed back without having run them.",
-                [("{{reason}}", rate("mesh_steps_returned_total", "reason"))],
-                unit="ops",
+            counted(
+                "Returned by reason", "Attempts that workers handed back without having run them.", "mesh_steps_returned_total", "reason"
             ),
-            Panel(
+            counted(
                 "Dead letters by source",
                 "What could not be read was set aside with its reason; anything here deserves a look.",
-                [("{{source}}", rate("mesh_dead_letters_total", "source"))],
+                "mesh_dead_letters_total",
+                "source",
+            ),
+        ),
+    ),
+    Row(
+        "Sticky runs",
+        (
+            Panel(
+                "Found in memory",
+                "Share of steps that found their run's entry, of those that should have. Falls as workers die, drain, restart or evict.",
+                [("{{workflow}}", f"{rate(HITS, 'workflow')} / {rate(HITS_AND_MISSES, 'workflow')}")],
+                unit="percentunit",
+                maximum=1,
+            ),
+            Panel(
+                "Not found in memory",
+                "Steps a second without their run's entry. Arrivals come from another worker; the rest: restarts, failures, evictions.",
+                [
+                    ("{{workflow}} misses", rate(MISSES, "workflow")),
+                    ("{{workflow}} arrivals", rate("mesh_worker_sticky_arrivals_total", "workflow")),
+                ],
                 unit="ops",
             ),
+            Panel(
+                "Entries kept",
+                "By each worker; the dashed line is the limit unless `sticky_runs` says otherwise. At the limit it evicts.",
+                [("{{instance}}", "mesh_worker_sticky_runs")],
+                steps=((None, GREEN), (RUNS_MAX, ORANGE)),
+            ),
+            counted(
+                "Evictions",
+                "Entries that made room: raise `sticky_runs`, or add workers.",
+                "mesh_worker_sticky_evictions_total",
+                "workflow",
+            ),
+            counted("Moves by reason", "Many `full` or `late`: too few slots.", "mesh_sticky_moves_total", "reason", stack=True),
+            counted("Assignments recalled", "Not begun by their worker in time, so asked for.", "mesh_steps_recalled_total", "instance"),
         ),
     ),
     Row(
@@ -200,23 +210,14 @@ WORKERS = (
                 "Threads for sync steps: busy, and how many there may be.",
                 [("{{instance}} busy", "mesh_worker_executor_threads_busy"), ("{{instance}} limit", "mesh_worker_executor_threads")],
             ),
-            Panel(
-                "Reports buffered",
-                "Made and not yet stored. Grows while NATS is away; at the limit the worker stops taking work.",
-                [("{{instance}}", "mesh_reports_buffered")],
-            ),
+            Panel("Reports buffered", "Made, not yet stored; at the limit no work is taken.", [("{{instance}}", "mesh_reports_buffered")]),
             Panel(
                 "CPU",
                 "Seconds of processor time a second.",
                 [("{{job}} {{instance}}", 'rate(process_cpu_seconds_total{job=~"mesh-.*"}[$__rate_interval])')],
                 unit="percentunit",
             ),
-            Panel(
-                "Memory",
-                "Resident memory.",
-                [("{{job}} {{instance}}", 'process_resident_memory_bytes{job=~"mesh-.*"}')],
-                unit="bytes",
-            ),
+            Panel("Memory", "Resident memory.", [("{{job}} {{instance}}", 'process_resident_memory_bytes{job=~"mesh-.*"}')], unit="bytes"),
             Panel(
                 "NATS link",
                 "1 while connected, and reconnects a second.",

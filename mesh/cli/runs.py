@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TIMES = click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"])
 
+_THEN = {"given up": "is given up", "tried again": "is tried again"}
+
 
 @click.group("runs")
 def command() -> None:
@@ -40,7 +42,7 @@ def list_runs(where: Where, as_json: bool, **filters: Any) -> None:
         print_json([_plain(run) for run in page])
     else:
         columns = ("RUN", "WORKFLOW", "STATUS", "STARTED", "FINISHED", "WAITING FOR")
-        rows = [(run.run_id, run.workflow, run.status, moment(run.started_at), moment(run.finished_at), run.waiting) for run in page]
+        rows = [(run.run_id, run.workflow, run.status, moment(run.started_at), moment(run.finished_at), _shortly(run)) for run in page]
         print_table(columns, rows, "no runs")
     if page.next:
         click.echo(f"more: --after {page.next}", err=True)
@@ -56,8 +58,7 @@ def show(run_id: str, where: Where, as_json: bool) -> None:
     if as_json:
         print_json(_plain(run))
         return
-    facts = ("run_id", "workflow", "status", "waiting", "error", "parent_run_id", "priority", "metadata", "input", "output")
-    print_record({name: getattr(run, name) for name in facts} | {"started": moment(run.started_at), "finished": moment(run.finished_at)})
+    print_record(_facts(run))
     rows = [
         (name, step.status, step.worker, step.attempt, moment(step.started_at), moment(step.finished_at), step.error)
         for name, step in run.steps.items()
@@ -80,6 +81,35 @@ def cancel(run_id: str, reason: str, where: Where, as_json: bool) -> None:
         print_json({"run_id": run_id, "cancel_requested": True, "reason": reason})
     else:
         click.echo(f"cancel of {run_id} is stored")
+
+
+def _shortly(run: RunInfo) -> str | None:
+    """What it waits for; where that is a worker or a slot, without when: a table has little room."""
+    return run.wait.cause if run.wait is not None and run.wait.kind in ("worker", "slots") else run.waiting
+
+
+def _facts(run: RunInfo) -> dict[str, Any]:
+    """What `show` says of the run itself, in its order."""
+    first = {"run_id": run.run_id, "workflow": run.workflow, "status": run.status, **_waiting(run), "error": run.error}
+    rest = {name: getattr(run, name) for name in ("parent_run_id", "priority", "metadata", "input", "output")}
+    return first | {"sticky": _sticky(run)} | rest | {"started": moment(run.started_at), "finished": moment(run.finished_at)}
+
+
+def _waiting(run: RunInfo) -> dict[str, str | None]:
+    """Times for people, as everywhere on the screen."""
+    wait = run.wait
+    if wait is None:
+        return {"reason": run.waiting}
+    until = f"{moment(wait.until)}, then it {_THEN.get(wait.then, wait.then)}" if wait.until else ""
+    return {"reason": f"waiting: {wait.cause}", "waiting_step": wait.step, "waiting_since": moment(wait.since), "waiting_until": until}
+
+
+def _sticky(run: RunInfo) -> str:
+    if not run.sticky:
+        return ""
+    bound = f"bound to {run.worker}" if run.worker else "not bound yet"
+    times = "" if not run.moves else ", moved once" if run.moves == 1 else f", moved {run.moves} times"
+    return f"{run.sticky}, {bound}{times}"
 
 
 def _plain(run: RunInfo) -> Any:

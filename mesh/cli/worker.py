@@ -50,11 +50,12 @@ def _many(target: str, processes: int, url: str | None, namespace: str | None, m
     arguments = ["worker", target]
     for option, value in (("--url", url), ("--namespace", namespace)):
         arguments += [option, value] if value else []
+    environments = [_environment(index) for index in range(processes)]  # an id that can't be is refused before anything is started
     supervisor = Supervisor()
     children = []
-    for index in range(processes):
+    for index, environment in enumerate(environments):
         command = mesh_command(*arguments, *port_arguments(metrics_port, index))
-        children.append(Child(f"worker-{index}", command, _environment(index)))
+        children.append(Child(f"worker-{index}", command, environment))
     with supervisor.signals():
         try:
             for child in children:
@@ -72,7 +73,9 @@ def _many(target: str, processes: int, url: str | None, namespace: str | None, m
 
 
 def _environment(index: int) -> dict[str, str]:
+    from mesh_sdk.protocol.subjects import check_token
+
     environment = dict(os.environ)
     if worker := environment.get("MESH_WORKER_ID"):
-        environment["MESH_WORKER_ID"] = f"{worker}-{index}"
+        environment["MESH_WORKER_ID"] = check_token("worker id (MESH_WORKER_ID and the number of the process)", f"{worker}-{index}")
     return environment

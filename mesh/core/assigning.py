@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mesh.core import records as facts
-from mesh.core.placement import Queue, best_worker, head
+from mesh.core.placement import Queue, best_worker, head, rank
+from mesh.core.run import LIVE, Run
 from mesh.core.slots import Entry, Pool, Worker
 from mesh.core.state import State
-from mesh.core.step import Step
+from mesh.core.step import READY, Step
 
 
 class Assigning:
@@ -17,9 +18,13 @@ class Assigning:
     state: State
     token: Callable[[], str]
     out: list[facts.Fact]
+    leaving = ""
+    """The worker that is being removed right now."""
 
     def place(self, step: Step) -> None:
         """A step waits for a place: fill the pools that serve it, the freest first."""
+        if step.run.tied:
+            self._follow_parent(step)
         pools = self.state.routes.queue(step.action).pools
         if len(pools) == 1:
             self.pump(pools[0])
@@ -54,10 +59,8 @@ class Assigning:
             if best is None:
                 return
             step = best[3]
-            if worker is not None and step.run.worker != worker.id:
-                fact = facts.RunBound(step.run.id, worker.id)
-                self.out.append(fact)
-                self.state.apply_bound(fact)
+            if worker is not None and (step.run.worker != worker.id or step.run.loose):
+                self.bind(step.run, worker.id, self._why_it_moves(step))
             self._release(step, pool, worker)
 
     def _next(self, pool: Pool, queues: list[Queue]) -> tuple[Entry | None, Worker | None]:
@@ -85,20 +88,62 @@ class Assigning:
         self.out.append(fact)
         self.state.apply_released(fact)
 
-    def waiting_reason(self, step: Step) -> str:
-        """Why a ready step has no place yet, naming what it waits for."""
+    # ---- sticky runs ----------------------------------------------------------------------------------------------------
+
+    def bind(self, run: Run, worker: str, reason: str) -> None:
+        """The sticky run belongs to this worker from now on ("": to whoever has room first); children that wait come along."""
+        old = run.worker
+        fact = facts.RunBound(run.id, worker, old, reason if old else "")
+        self.out.append(fact)
+        self.state.apply_bound(fact)
+        if worker and worker != old:
+            for id in run.spawned or ():
+                child = self.state.runs.get(id)
+                if child is not None and child.worker == old and _follows(child):
+                    self.bind(child, worker, facts.MOVED_PARENT)
+
+    def _follow_parent(self, step: Step) -> None:
+        """A child whose worker takes it no more goes to its parent's, if that is another one by now."""
         run = step.run
-        if run.flow.sticky and run.worker:
-            worker = self.state.workers.get(run.worker)
-            if worker is None:
-                return f"waiting: worker {run.worker} is away"
-            if step.action not in worker.pool.actions:
-                return f"waiting: worker {run.worker} does not register {step.action}"
-            return f"waiting: worker {run.worker} full ({worker.used + len(worker.reserved)} of {worker.slots} slots)"
-        pools = self.state.routes.queue(step.action).pools
-        if not any(worker.takes_work for pool in pools for worker in pool.workers.values()):
-            return f"waiting: no worker registers {step.action}"
-        return f"waiting: every slot of {sum(pool.capacity for pool in pools)} that can run {step.action} is taken"
+        parent = self.state.runs.get(run.parent[0]) if run.parent is not None else None
+        if parent is None or parent.worker in ("", run.worker) or not _follows(run):
+            return
+        own, home = self.state.workers.get(run.worker), self.state.workers.get(parent.worker)
+        if (own is None or not own.can_run(step.action)) and home is not None and home.can_run(step.action):
+            self.bind(run, home.id, facts.MOVED_PARENT)
+
+    def _why_it_moves(self, step: Step) -> str:
+        worker = self.state.workers.get(step.run.worker)
+        if worker is None or worker.id == self.leaving:
+            return facts.MOVED_GONE
+        if worker.draining:
+            return facts.MOVED_DRAINING
+        return facts.MOVED_FULL if worker.can_run(step.action) else facts.MOVED_UNREGISTERED
+
+    def loosen(self, run: Run) -> None:
+        """A SOFT run whose step has waited too long for its worker's room may go anywhere, once nothing of it is left there."""
+        if run.flow.sticky != "SOFT" or run.loose or run.placed or run.status is not LIVE:
+            return
+        latest = self.state.now - run.flow.definition.sticky_timeout_ms
+        for step in run.steps:
+            if step.state is READY and 0 < step.sticky_at <= latest:
+                self.bind(run, "", facts.MOVED_FULL)
+                self.place(step)
+                return
+
+    def place_elsewhere(self, step: Step) -> None:
+        """The step's worker has left it lying for too long: to another one that has room, or else back to the same."""
+        run = step.run
+        others = [] if run.placed else [best_worker(pool, run.worker) for pool in self.state.routes.queue(step.action).pools]
+        found = [worker for worker in others if worker is not None]
+        if found:
+            self.bind(run, min(found, key=rank).id, facts.MOVED_LATE)
+        self.place(step)
+
+
+def _follows(child: Run) -> bool:
+    """Whether a child may be bound anew along with its parent: it waits, and (HARD) nothing of it was ever given to a worker."""
+    return child.tied and not child.placed and (child.flow.sticky == "SOFT" or not child.assigned)
 
 
 def least_free(pool: Pool) -> int:

@@ -44,10 +44,15 @@ class AttemptsKnown(Memory):
 
     def _clean_bound(self, worker: Worker, step: Step) -> None:
         step.worker = worker.id
+        if step.sticky_at and step.sticky_at + step.run.flow.definition.sticky_timeout_ms <= self.now:
+            self.await_worker(step)  # the run could not move; from now on it waits for the slot it was given
         head(self.routes.queue(step.action).sticky)
         if head(worker.queue) is None:
             worker.pool.waiting.pop(worker.id, None)
         self.changed_workers[worker.id] = worker
+
+    def _apply_recalled(self, record: facts.StepRecalled) -> None:
+        self.attempts[record.token].recalled = True
 
     def _apply_accepted(self, record: facts.StepAccepted) -> None:
         attempt = self.attempts[record.token]
@@ -57,6 +62,7 @@ class AttemptsKnown(Memory):
         step = attempt.step
         if step.current is attempt:
             step.state = HELD
+            step.run.begun = True
             step.worker = worker.id
             step.started_at = self.now
             timeout = step.run.flow.steps[step.index].timeout_ms
@@ -74,6 +80,7 @@ class AttemptsKnown(Memory):
         step.finished_at = self.now
         step.current = None
         run = step.run
+        run.begun = True
         run.left -= 1
         if run.left:
             for index in run.flow.children[step.index]:
@@ -81,6 +88,7 @@ class AttemptsKnown(Memory):
                 child.needs -= 1
                 if not child.needs and child.state is PENDING:
                     self.make_ready(child)
+            self.unplaced(run)
 
     def _end_attempt(self, token: str, *, freed: bool = True) -> Attempt:
         """The attempt leaves the ledger; unless it found no room (`freed` False), steps that found none may try again."""
@@ -112,6 +120,7 @@ class AttemptsKnown(Memory):
         else:
             step = self.attempts[record.token].step
         step.current = None
+        step.run.begun = True
         step.error = record.error
         step.error_kind = record.kind
         if record.kind == KIND_LOST:
@@ -122,6 +131,7 @@ class AttemptsKnown(Memory):
             self._break(step)
         else:
             self._delay(step, record.again_at)
+        self.unplaced(step.run)
 
     def _break(self, step: Step) -> None:
         step.state = BROKEN
@@ -157,6 +167,7 @@ class AttemptsKnown(Memory):
             pool.full.append(step)
         else:
             self.make_ready(step)
+        self.unplaced(step.run)
 
     def _apply_over(self, record: facts.AttemptEnded) -> None:
         self._end_attempt(record.token)

@@ -24,6 +24,9 @@ def check(state: State) -> None:
     waiting = 0
     for run in state.runs.values():
         waiting += _check_run(run)
+    for worker in state.workers.values():
+        bound = sum(run.worker == worker.id for run in state.runs.values())
+        _require(worker.bound == bound, f"worker {worker.id} counts {worker.bound} runs that belong to it, {bound} do")
     _require(waiting == state.waiting, f"{waiting} steps are ready, {state.waiting} are counted")
 
 
@@ -53,6 +56,9 @@ def _check_run(run: Run) -> int:
     _require(run.status is LIVE, f"run {run.id} is {run.status} and among the live ones")
     left = sum(step.state not in ENDED for step in run.steps)
     _require(left == run.left and left > 0, f"run {run.id} counts {run.left} steps left, {left} are")
+    if run.flow.sticky:
+        places = {step.current.worker.id if step.current.worker else "" for step in run.steps if step.current is not None}
+        _require(not places or places == {run.worker}, f"sticky run {run.id} belongs to {run.worker!r} and is on {sorted(places)}")
     for step in run.steps:
         has_attempt = step.current is not None
         _require(has_attempt == (step.state in (OUT, HELD)), f"step {step.action} of {run.id} is {step.state}")

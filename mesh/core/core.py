@@ -11,6 +11,7 @@ from typing import Any
 
 from mesh.core import records as facts
 from mesh.core.assigning import least_free
+from mesh.core.claiming import Claiming
 from mesh.core.graph import NUMBER_MAX
 from mesh.core.inputs import (
     CancelsPassed,
@@ -23,22 +24,20 @@ from mesh.core.inputs import (
     Unreadable,
     WorkerVanished,
 )
+from mesh.core.memory import schedule_timeout_ms
 from mesh.core.records import KIND_LOST, NEVER
 from mesh.core.retry import LOSSES_MAX, next_attempt_at
 from mesh.core.run import LIVE, Run
-from mesh.core.spawning import Spawning
 from mesh.core.starting import client_name
 from mesh.core.state import State
 from mesh.core.step import HELD, OUT, READY, Attempt, Step
 from mesh.core.timers import DelayTimer, ExecutionTimer, ReadyTimer, RetryTimer
+from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.records import FAILED_ERROR, FAILED_TIMEOUT, StepError
 
-LANES_CLAIM_MS = 2_000
-"""How long workers have to say what they hold after the lanes were lost."""
 
-
-class Core(Spawning):
+class Core(Claiming):
     """Decides; one per term.
 
     Args:
@@ -63,14 +62,14 @@ class Core(Spawning):
             wire.Resumed: self._resumed,
             wire.Refresh: self._refresh,
             wire.Spawn: self.spawn,
-            wire.Holding: self._holding,
+            wire.Holding: self.holding,
             wire.Register: self.register,
             wire.Draining: self.draining,
             wire.Left: self.left,
             EventArrived: self.event,
             WorkerVanished: self._vanished,
             TimePassed: self._time_passed,
-            LanesLost: self._lanes_lost,
+            LanesLost: self.lanes_lost,
             CancelsPassed: self._cancels_passed,
             Undeliverable: self._undeliverable,
             Unreadable: self._unreadable,
@@ -94,6 +93,8 @@ class Core(Spawning):
         for run in list(self.state.runs.values()):
             if not run.left:
                 self.finish(run, run.outcome(), "")
+            else:
+                self.loosen(run)
         for id, (reason, _) in list(self.state.awaited.items()):
             if (cancelled := self.state.runs.get(id)) is not None:
                 self.finish(cancelled, wire.CANCELLED, reason)
@@ -161,6 +162,8 @@ class Core(Spawning):
         pool = attempt.worker.pool if attempt.worker is not None else attempt.pool
         if pool is not None:
             self.pump(pool)
+        if run.flow.sticky:
+            self.loosen(run)
 
     def finish(self, run: Run, status: str, reason: str) -> None:
         """The run is over."""
@@ -230,9 +233,22 @@ class Core(Spawning):
         else:
             self.record(facts.StepReturned(attempt.token, sender.name, report.reason))
             if attempt.step.state is READY:
-                self.place(attempt.step)
+                self._place_returned(attempt)
         if pool is not None:
             self.pump(pool)
+        self.loosen(attempt.step.run)
+
+    def _place_returned(self, attempt: Attempt) -> None:
+        step = attempt.step
+        if not attempt.recalled:
+            self.place(step)
+        elif step.run.flow.sticky == "SOFT":
+            self.place_elsewhere(step)
+        else:
+            worker = attempt.worker.id if attempt.worker is not None else "?"
+            seconds = schedule_timeout_ms(step) / 1000
+            reason = f"step {step.action} lay before worker {worker} for {seconds:.1f} s (schedule timeout) and no slot came free there"
+            self.finish(step.run, wire.TIMED_OUT, reason)
 
     def _lent(self, report: wire.Lent, sender: Sender) -> None:
         attempt = self._attempt(report, sender)
@@ -257,38 +273,10 @@ class Core(Spawning):
         if attempt.until:
             self.record(facts.StepRefreshed(attempt.token, max(attempt.until, self.state.now) + min(report.extend_ms, NUMBER_MAX)))
 
-    # ---- workers that go, lanes that are lost --------------------------------------------------------------------------------
-
     def _vanished(self, input: WorkerVanished, sender: Sender) -> None:
         worker = self.state.workers.get(input.worker)
         if worker is not None and worker.incarnation == input.incarnation:
             self.remove(worker, input.reason)
-
-    def _lanes_lost(self, input: LanesLost, sender: Sender) -> None:
-        self.record(facts.LanesReset(self.state.now + LANES_CLAIM_MS))
-
-    def _holding(self, report: wire.Holding, sender: Sender) -> None:
-        for run, step, number, token in report.attempts:
-            attempt = self._attempt(wire.Accepted(run, step, number, token), sender)
-            if attempt is None or token not in self.state.unclaimed:
-                continue
-            if attempt.worker is None:
-                self.record(facts.StepAccepted(token, sender.name))
-            else:
-                self.record(facts.StepClaimed(token))
-
-    def _settle_lanes(self) -> None:
-        """The time to claim is over: what nobody has claimed gets a new attempt."""
-        for token in list(self.state.unclaimed):
-            attempt = self.state.attempts.get(token)
-            if attempt is None or attempt.held:
-                continue
-            self.hand_back(attempt, "lanes lost")
-            if attempt.step.state is READY:
-                self.place(attempt.step)
-        self.record(facts.LanesSettled())
-        for pool in list(self.state.pools.values()):
-            self.pump(pool)
 
     # ---- time ------------------------------------------------------------------------------------------------------------------
 
@@ -316,7 +304,7 @@ class Core(Spawning):
                 for index in timer.run.flow.roots:
                     self.place(timer.run.steps[index])
         if state.lanes_until and state.lanes_until <= state.now:
-            self._settle_lanes()
+            self.settle_lanes()
 
     def _retry(self, step: Step) -> None:
         self.record(facts.StepDue(step.run.id, step.index))
@@ -330,16 +318,18 @@ class Core(Spawning):
         self._fail(attempt, "", error, FAILED_TIMEOUT, next_attempt_at(step, FAILED_TIMEOUT, 0, self.state.now))
         if not step.run.left and step.run.status is LIVE:
             self.finish(step.run, step.run.outcome(), "")
+        self.loosen(step.run)
 
     def _waited_too_long(self, timer: ReadyTimer) -> None:
         step = timer.step
+        if step.current is not None:
+            self.record(facts.StepRecalled(step.current.token))
+            return
         if timer.sticky:
-            if step.run.flow.sticky == "SOFT":
-                self.record(facts.RunBound(step.run.id, ""))
-                self.place(step)
+            self.loosen(step.run)
             return
         seconds = (self.state.now - step.ready_at) / 1000
-        reason = f"step {step.action} waited {seconds:.1f} s for a place (schedule timeout): {self.waiting_reason(step)}"
+        reason = f"step {step.action} waited {seconds:.1f} s for a place (schedule timeout): waiting: {waiting_for(self.state, step).cause}"
         self.finish(step.run, wire.TIMED_OUT, reason)
 
     # ---- the rest ----------------------------------------------------------------------------------------------------------------

@@ -14,13 +14,16 @@ from mesh.core import records as facts
 from mesh.core.run import Run
 from mesh.core.slots import Worker
 from mesh.core.state import State
-from mesh.core.step import Attempt, Step
+from mesh.core.step import DONE, Attempt, Step
 from mesh_sdk.protocol.records import (
+    FORGET_ENDED,
+    FORGET_MOVED,
     NULL,
     REFUSED,
     SUCCEEDED,
     Assign,
     Done,
+    Forget,
     Notice,
     Order,
     Origin,
@@ -68,6 +71,8 @@ class Teller:
             facts.StepReturned: self._answered,
             facts.AttemptEnded: self._answered,
             facts.StepAccepted: self._accepted,
+            facts.StepRecalled: self._recalled,
+            facts.RunBound: self._bound,
             facts.StepStale: self._stale,
             facts.RunFinished: self._finished,
             facts.RunRefused: self._refused,
@@ -115,7 +120,7 @@ class Teller:
         if attempt is None:
             return
         if attempt.step.current is not attempt:
-            self._withdraw(attempt, attempt.step.run.reason or "the run is over", effects)
+            _withdraw(attempt, attempt.step.run.reason or "the run is over", effects)
         elif attempt.step.children and attempt.worker is not None:
             self._tell_children(attempt.step.children, attempt.worker, effects)
 
@@ -131,14 +136,23 @@ class Teller:
         if not record.worker:
             attempt = self.state.attempts.get(record.token)
             if attempt is not None:
-                self._withdraw(attempt, record.error.message, effects)
+                _withdraw(attempt, record.error.message, effects)
 
-    def _withdraw(self, attempt: Attempt, reason: str, effects: Effects) -> None:
-        worker = attempt.worker
+    def _recalled(self, record: facts.StepRecalled, effects: Effects) -> None:
+        attempt = self.state.attempts.get(record.token)
+        if attempt is not None:
+            _recall(attempt, effects)
+
+    def _bound(self, record: facts.RunBound, effects: Effects) -> None:
+        run = self.state.find(record.run)
+        if run is not None and run.begun and record.worker and record.old not in ("", record.worker):
+            self._forget(record.run, record.old, FORGET_MOVED, effects)
+
+    def _forget(self, run: str, worker_id: str, reason: str, effects: Effects) -> None:
+        """What the worker keeps for the run is of no use any more; one that has gone has lost it anyway."""
+        worker = self.state.workers.get(worker_id)
         if worker is not None:
-            step = attempt.step
-            order = Withdraw(step.run.id, step.index, attempt.number, attempt.token, reason)
-            effects.private.setdefault((worker.id, worker.incarnation), []).append(order)
+            effects.private.setdefault((worker.id, worker.incarnation), []).append(Forget(run, reason))
 
     def _stale(self, record: facts.StepStale, effects: Effects) -> None:
         worker = self.state.workers.get(record.worker)
@@ -158,6 +172,8 @@ class Teller:
                 self._notice(client, notice, effects)
         if record.reason:  # ended from outside: its attempts did not end it
             self._withdraw_all(run, record.reason, effects)
+        if run.flow.sticky and run.worker and (record.status != SUCCEEDED or len(run.flow.finals) != 1):
+            self._forget(run.id, run.worker, FORGET_ENDED, effects)  # else the worker knows: its own last step ended it
 
     def _awaits(self, run: Run) -> str:
         """Who is told of a run's end: of a child's, the worker that its parent is on by now."""
@@ -172,7 +188,7 @@ class Teller:
         for step in run.steps:
             attempt = self.state.attempts.get(step.last_token)
             if attempt is not None:
-                self._withdraw(attempt, reason, effects)
+                _withdraw(attempt, reason, effects)
 
     def _refused(self, record: facts.RunRefused, effects: Effects) -> None:
         run = self.state.find(record.run)
@@ -220,6 +236,32 @@ class Teller:
             notices.append(notice)
 
 
+def withdrawals(state: State) -> Effects:
+    """After a takeover or the loss of the lanes: what must stop or be given back is told again, where it is known who has it."""
+    effects = Effects()
+    for attempt in state.attempts.values():
+        if attempt.worker is None:
+            continue
+        if attempt.step.current is not attempt:
+            _withdraw(attempt, "the run is over", effects)
+        elif attempt.recalled and not attempt.held:
+            _recall(attempt, effects)
+    return effects
+
+
+def _withdraw(attempt: Attempt, reason: str, effects: Effects, *, unless_started: bool = False) -> None:
+    """Have an attempt stopped where it is known to be."""
+    worker = attempt.worker
+    if worker is not None:
+        step = attempt.step
+        order = Withdraw(step.run.id, step.index, attempt.number, attempt.token, reason, unless_started)
+        effects.private.setdefault((worker.id, worker.incarnation), []).append(order)
+
+
+def _recall(attempt: Attempt, effects: Effects) -> None:
+    _withdraw(attempt, "it waited too long", effects, unless_started=True)
+
+
 def assign(attempt: Attempt) -> Assign:
     """The order that sends an attempt to a worker."""
     step = attempt.step
@@ -235,10 +277,11 @@ def assign(attempt: Attempt) -> Assign:
 
 def _origin(run: Run, step: Step) -> Origin | None:
     """The rarer facts about a run, None when there are none."""
-    if run.metadata is None and run.parent is None and not run.event and not run.moved and step.children is None:
+    begun = bool(run.flow.sticky) and not run.flow.parents[step.index] and any(other.state is DONE for other in run.steps)
+    if run.metadata is None and run.parent is None and not run.event and not run.moves and step.children is None and not begun:
         return None
     children = [(position, digest, child) for position, (digest, child) in step.children.items()] if step.children else None
-    return Origin(run.metadata or {}, run.parent[0] if run.parent else "", run.event, run.moved, children)
+    return Origin(run.metadata or {}, run.parent[0] if run.parent else "", run.event, run.moves > 0, children, run.moves, begun)
 
 
 def done(run: Run) -> Done:

@@ -15,12 +15,12 @@ from mesh.core.memory import schedule_timeout_ms
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker, join
 from mesh.core.state import State
-from mesh.core.step import DELAYED, HELD, MOVES, READY, Attempt, Step
+from mesh.core.step import DELAYED, HELD, MOVES, OUT, READY, Attempt, Step
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id
 from mesh_sdk.protocol.records import StepError
 
-IMAGE_VERSION = 1
+IMAGE_VERSION = 2
 _STATES = {name: name for name in MOVES}  # the same objects, so that they can be compared by identity
 
 
@@ -62,7 +62,10 @@ class RunImage(Struct, array_like=True, gc=False):
     key: str
     event: str
     worker: str
-    moved: bool
+    loose: bool
+    tied: bool
+    begun: bool
+    moves: int
     start_at: int
     finished_at: int
     refused: tuple[str, str] | None
@@ -96,6 +99,7 @@ class AttemptImage(Struct, array_like=True, gc=False):
     lent: bool
     until: int
     counts: bool
+    recalled: bool
 
 
 class StateImage(Struct, array_like=True, gc=False):
@@ -178,8 +182,8 @@ def _worker_image(worker: Worker) -> WorkerImage:
 def _run_image(run: Run) -> RunImage:
     return RunImage(
         run.id, run.flow.name, run.flow.digest, run.input, run.priority, run.number, run.started_at, run.left, run.status, run.reason,
-        run.client, run.also, run.key, run.event, run.worker, run.moved, run.start_at, run.finished_at, run.refused, run.parent,
-        run.metadata, run.spawned, [_step_image(step) for step in run.steps],
+        run.client, run.also, run.key, run.event, run.worker, run.loose, run.tied, run.begun, run.moves, run.start_at, run.finished_at,
+        run.refused, run.parent, run.metadata, run.spawned, [_step_image(step) for step in run.steps],
     )  # fmt: skip
 
 
@@ -196,6 +200,7 @@ def _attempt_image(attempt: Attempt) -> AttemptImage:
     return AttemptImage(
         attempt.token, step.run.id, step.index, attempt.number, attempt.pool.id if attempt.pool else "",
         attempt.worker.id if attempt.worker else "", attempt.held, attempt.lent, attempt.until, step.current is attempt,
+        attempt.recalled,
     )  # fmt: skip
 
 
@@ -241,6 +246,7 @@ class _Loader:
         for value in self.value.runs:
             run = self._run(value)
             state.runs[run.id] = run
+            state.count_bound(run, 1)
         for value in self.value.finished:
             run = self._run(value)
             state.finished.window[run.id] = run
@@ -262,7 +268,8 @@ class _Loader:
         run.left = value.left
         run.status = LIVE if value.status == LIVE else value.status
         run.reason, run.client, run.also, run.key, run.event = value.reason, value.client, value.also, value.key, value.event
-        run.worker, run.moved, run.start_at, run.finished_at = value.worker, value.moved, value.start_at, value.finished_at
+        run.worker, run.loose, run.tied, run.begun, run.moves = value.worker, value.loose, value.tied, value.begun, value.moves
+        run.start_at, run.finished_at = value.start_at, value.finished_at
         run.refused, run.parent, run.metadata, run.spawned = value.refused, value.parent, value.metadata, value.spawned
         for step, image in zip(run.steps, value.steps, strict=True):
             _load_step(step, image)
@@ -277,7 +284,7 @@ class _Loader:
             step = run.steps[value.step]
             worker = state.workers.get(value.worker) if value.worker else None
             attempt = Attempt(step, value.number, value.token, state.pools.get(value.pool), worker)
-            attempt.held, attempt.lent, attempt.until = value.held, value.lent, value.until
+            attempt.held, attempt.lent, attempt.until, attempt.recalled = value.held, value.lent, value.until, value.recalled
             state.attempts[value.token] = attempt
             if value.counts:
                 step.current = attempt
@@ -290,9 +297,9 @@ class _Loader:
         state = self.state
         waiting = [step for run in state.runs.values() for step in run.steps if step.state is READY]
         for step in sorted(waiting, key=lambda step: step.mark):
-            state.waiting += 1
-            state.requeue(step)
-        self._load_ready_timers(waiting)
+            state.restore(step)
+        lying = [step for run in state.runs.values() if run.flow.sticky for step in run.steps if step.state is OUT]
+        self._load_ready_timers(waiting + lying)
         for pool, run, index in self.value.full:
             state.pools[pool].full.append(state.runs[run].steps[index])
         for run_live in state.runs.values():

@@ -100,6 +100,7 @@ class Joining(Starting):
         With `pool_stays` its successor pulls on: what it had pulled and not answered is delivered again.
         """
         why = f"worker {worker.id} is gone: {reason}"
+        self.leaving = worker.id
         attempts = [*worker.held.values(), *worker.reserved.values()]
         if worker.takes_work:
             self.record(facts.WorkerDraining(worker.id))  # first, so that nothing below is released to it again
@@ -110,6 +111,7 @@ class Joining(Starting):
         for attempt in sorted(attempts, key=_by_age):
             self._lose(attempt, worker.id, why)
         self.record(facts.WorkerGone(worker.id, worker.incarnation, reason))
+        self.leaving = ""
         for other in list(self.state.pools.values()):
             self.pump(other)
 

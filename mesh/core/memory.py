@@ -69,26 +69,35 @@ class Memory:
         flow = step.run.flow
         wait = schedule_timeout_ms(step)
         if flow.sticky:
-            self._await_worker(step)
+            self.await_worker(step)
             self._enqueue(step)
         else:
             push(self.routes.queue(flow.actions[step.index]).ready, step)
         if wait:
             self.timers.ready(step, wait)
 
-    def _await_worker(self, step: Step) -> None:
+    def await_worker(self, step: Step) -> None:
         """From now on the step waits for the worker that its run is bound to, but not for ever when that is SOFT."""
-        if step.run.worker and step.run.flow.sticky == "SOFT":
+        run = step.run
+        step.sticky_at = 0
+        if run.worker and run.flow.sticky == "SOFT" and not run.loose:
             step.sticky_at = self.now
-            self.timers.sticky(step, step.run.flow.definition.sticky_timeout_ms)
-
-    def _mark(self, step: Step) -> None:
-        """Make older queue entries of a step void, keeping its timers."""
-        self.mark += 1
-        step.mark = self.mark
+            self.timers.sticky(step, run.flow.definition.sticky_timeout_ms)
 
     def requeue(self, step: Step) -> None:
-        """Put a step that waits into the queue where it belongs."""
+        """Put a step that waits into the queue where it belongs by now."""
+        self.mark += 1
+        step.mark = self.mark  # older entries of it are void; its timers are not
+        self._enqueue(step)
+
+    def requeue_all(self, run: Run) -> None:
+        """Put all steps of a run that wait where they belong by now."""
+        for step in sorted((step for step in run.steps if step.state is READY), key=_mark_of):
+            self.requeue(step)
+
+    def restore(self, step: Step) -> None:
+        """Put a step of an image into its queue, with the mark that it had."""
+        self.waiting += 1
         self._enqueue(step)
 
     def _enqueue_if_waiting(self, entry: Entry) -> None:
@@ -100,21 +109,31 @@ class Memory:
         run = step.run
         if not run.flow.sticky:
             push(self.routes.queue(step.action).ready, step)
-        elif not run.worker or (run.flow.sticky == "SOFT" and not step.sticky_at):
+        elif not run.worker or run.loose:
             push(self.routes.queue(step.action).sticky, step)
         else:
             self._enqueue_bound(step, self.workers.get(run.worker))
 
     def _enqueue_bound(self, step: Step, worker: Worker | None) -> None:
-        fits = worker is not None and worker.takes_work and step.action in worker.pool.actions
-        if worker is not None and fits:
+        if worker is not None and worker.can_run(step.action):
             push(worker.queue, step)
             worker.pool.waiting[worker.id] = worker
-        elif step.run.flow.sticky == "HARD":
+        elif step.run.flow.sticky == "HARD" or step.run.placed:
             push(self.away.setdefault(step.run.worker, []), step)
         else:
-            step.sticky_at = 0
-            push(self.routes.queue(step.action).sticky, step)
+            step.run.loose = True
+            self.requeue_all(step.run)
+
+    def unplaced(self, run: Run) -> None:
+        """An attempt of a sticky run has ended. If it was the last one on a worker that takes no more, the run may leave."""
+        if run.worker in self.away and run.flow.sticky == "SOFT" and not run.placed:
+            self.requeue_all(run)
+
+    def count_bound(self, run: Run, change: int) -> None:
+        """The run is bound to its worker (1), or is not any more (-1)."""
+        worker = self.workers.get(run.worker)
+        if worker is not None:
+            worker.bound += change
 
     def _remember(self, run: Run, status: str) -> None:
         run.status = status
@@ -122,6 +141,10 @@ class Memory:
         for forgotten in self.finished.add(run, self.runs):
             if forgotten.key and self.keys.get((forgotten.flow.name, forgotten.key)) == forgotten.id:
                 del self.keys[(forgotten.flow.name, forgotten.key)]
+
+
+def _mark_of(step: Step) -> int:
+    return step.mark
 
 
 def schedule_timeout_ms(step: Step) -> int:

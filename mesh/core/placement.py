@@ -78,14 +78,19 @@ class Routes:
             heappush(queue.sticky if kind == "sticky" else queue.ready, entry)
 
 
-def best_worker(pool: Pool) -> Worker | None:
-    """The worker of the pool to bind a sticky run to: most room, then the lowest id; None when none has room."""
+def best_worker(pool: Pool, besides: str = "") -> Worker | None:
+    """The worker of the pool to bind a sticky run to, by `rank`; None when none (`besides` that one) has room."""
     best: Worker | None = None
-    room = 0
     for worker in pool.workers.values():
-        if worker.takes_work and (worker.room > room or (best is not None and worker.room == room and worker.id < best.id)):
-            best, room = worker, worker.room
+        fits = worker.room > 0 and worker.takes_work and worker.id != besides
+        if fits and (best is None or rank(worker) < rank(best)):
+            best = worker
     return best
+
+
+def rank(worker: Worker) -> tuple[int, int, str]:
+    """Sorts the best worker for one more sticky run first: most room, then the fewest runs that belong to it, then by id."""
+    return -worker.room, worker.bound, worker.id
 
 
 def steps_together(pool: Pool, count: int) -> int:

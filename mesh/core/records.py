@@ -128,10 +128,26 @@ class StartRepeated(Fact, tag="again"):
 
 
 class RunBound(Fact, tag="bound"):
-    """The sticky run belongs to this worker from now on."""
+    """The sticky run belongs to this worker from now on; with `worker` "" any may take it, for its own has been full too long."""
 
     run: str
     worker: str
+    old: str = ""
+    """Whom it belonged to before."""
+    reason: str = ""
+    """One of MOVED_*; "" for the first one."""
+
+
+MOVED_GONE = "gone"
+MOVED_DRAINING = "draining"
+MOVED_FULL = "full"
+MOVED_LATE = "late"
+"""An assignment sat in the worker's lane for too long."""
+MOVED_UNREGISTERED = "unregistered"
+"""The worker does not register the step any more."""
+MOVED_PARENT = "parent"
+"""A child went where its parent went."""
+MOVED_REASONS = (MOVED_GONE, MOVED_DRAINING, MOVED_FULL, MOVED_LATE, MOVED_UNREGISTERED, MOVED_PARENT)
 
 
 class StepReleased(Fact, tag="out"):
@@ -143,6 +159,12 @@ class StepReleased(Fact, tag="out"):
     token: str
     pool: str
     worker: str
+
+
+class StepRecalled(Fact, tag="recall"):
+    """The attempt has waited in its worker's lane for too long: it is asked for again, unless it has started."""
+
+    token: str
 
 
 class StepAccepted(Fact, tag="held"):
@@ -291,6 +313,7 @@ Recorded = (
     | StartRepeated
     | RunBound
     | StepReleased
+    | StepRecalled
     | StepAccepted
     | StepFinished
     | StepFailed

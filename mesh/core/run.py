@@ -28,7 +28,14 @@ class Run:
     event = ""
     worker = ""
     """Whom a sticky run is bound to."""
-    moved = False
+    loose = False
+    """Its worker is gone, takes no more, or has been full for too long: whoever has room first may take it."""
+    tied = False
+    """A sticky child: it was bound to its parent's worker when it was spawned, and follows the parent."""
+    begun = False
+    """Something of it has run, or may have."""
+    moves = 0
+    """How often it was bound to another worker after it had begun."""
     start_at = 0
     finished_at = 0
     refused: tuple[str, str] | None = None
@@ -62,6 +69,16 @@ class Run:
             elif step.state == SKIPPED and status == SUCCEEDED:
                 status = FAILED
         return status
+
+    @property
+    def assigned(self) -> bool:
+        """Whether a step of it was ever given to a worker."""
+        return any(step.attempt for step in self.steps)
+
+    @property
+    def placed(self) -> bool:
+        """Whether an attempt that counts is on a worker right now: then a sticky run stays where it is."""
+        return any(step.current is not None for step in self.steps)
 
     def broken_steps(self) -> list[Step]:
         """The steps that failed for good."""

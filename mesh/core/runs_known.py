@@ -41,6 +41,8 @@ class RunsKnown(Memory):
             run.parent = record.parent
         if record.worker:
             run.worker = record.worker
+            run.tied = record.parent is not None
+            self.count_bound(run, 1)
         if record.start_at > self.now:
             run.start_at = record.start_at
             self.timers.delay(run)
@@ -99,26 +101,25 @@ class RunsKnown(Memory):
 
     def apply_bound(self, record: facts.RunBound) -> None:
         run = self.runs[record.run]
-        run.moved = run.moved or bool(run.worker and record.worker and record.worker != run.worker)
-        ready = sorted((step for step in run.steps if step.state is READY), key=lambda step: step.mark)
-        if not record.worker:  # it waited too long for its worker: any other may take it
-            old = self.workers.get(run.worker)
-            for step in ready:
-                self._mark(step)
-                step.sticky_at = 0
-                self._enqueue(step)
-            if old is not None and head(old.queue) is None:
-                old.pool.waiting.pop(old.id, None)
-            return
-        run.worker = record.worker
-        for step in ready:
-            self._mark(step)
-            self._await_worker(step)
-            self._enqueue(step)
+        old = self.workers.get(run.worker)
+        run.loose = not record.worker
+        if record.worker:
+            if run.worker and run.worker != record.worker and run.begun:
+                run.moves += 1
+            self.count_bound(run, -1)
+            run.worker = record.worker
+            self.count_bound(run, 1)
+        for step in run.steps:
+            if step.state is READY:
+                self.await_worker(step)
+        self.requeue_all(run)
+        if old is not None and head(old.queue) is None:
+            old.pool.waiting.pop(old.id, None)
 
     def apply_end(self, record: facts.RunFinished) -> None:
         run = self.runs.pop(record.run)
         run.reason = record.reason
+        self.count_bound(run, -1)
         for step in run.steps:
             if step.state not in ENDED:
                 if step.state is READY:

@@ -68,6 +68,8 @@ class Worker:
         self.reserved: dict[str, Attempt] = {}
         self.held: dict[str, Attempt] = {}
         self.lent = 0
+        self.bound = 0
+        """Live sticky runs that belong to it."""
         self.queue: list[Entry] = []
         """Steps bound to it, waiting for room."""
 
@@ -82,6 +84,10 @@ class Worker:
     @property
     def takes_work(self) -> bool:
         return not (self.draining or self.gone)
+
+    def can_run(self, action: str) -> bool:
+        """Whether steps of this action may be sent to it."""
+        return self.takes_work and action in self.pool.actions
 
 
 def charge(attempt: Attempt) -> None:

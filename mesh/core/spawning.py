@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mesh.core import records as facts
+from mesh.core.graph import Flow
 from mesh.core.inputs import Sender
 from mesh.core.joining import Joining
 from mesh.core.slots import Worker
@@ -24,6 +25,7 @@ class Spawning(Joining):
         """A step starts a child run. A late refusal is recorded as the child's outcome, so that whoever waits is told."""
         attempt = self._attempt(input, sender)
         if attempt is None or attempt.step.current is not attempt:
+            self._spawned_too_late(input, sender)
             return
         worker = self.state.workers[sender.name]
         step = attempt.step
@@ -31,7 +33,7 @@ class Spawning(Joining):
         if known is not None:
             self.record(facts.StartRepeated(input.child, known[1], worker.client))
             return
-        if not is_run_id(input.child) or input.child in self.state.runs or self.state.finished.knows(input.child):
+        if self._is_taken(input.child):
             return  # the SDK derives a child's id from its parent and position: this is somebody else's run, or nobody's
         parent = (step.run.id, step.index, input.position, input.digest)
         refusal = self._spawn_refusal(input, attempt, worker)
@@ -39,7 +41,8 @@ class Spawning(Joining):
             kind, message = refusal
             self.record(facts.RunRefused(input.child, input.workflow, worker.client, parent, kind, message))
             return
-        flow = self.state.flows[input.workflow]
+        flow = self._registered(worker, input.workflow) if input.sticky else self.state.flows[input.workflow]
+        assert flow is not None
         inherited = {**flow.definition.metadata, **(step.run.metadata or {}), **(input.metadata or {})} or None
         fact = facts.RunStarted(
             input.child, flow.name, flow.digest, input.input, bounded_priority(input.priority or flow.definition.priority),
@@ -47,6 +50,23 @@ class Spawning(Joining):
         )  # fmt: skip
         self.out.append(fact)
         self._begin(self.state.apply_start(fact))
+
+    def _is_taken(self, child: str) -> bool:
+        """Not a run id at all, or another run's."""
+        return not is_run_id(child) or child in self.state.runs or self.state.finished.knows(child)
+
+    def _spawned_too_late(self, input: Spawn, sender: Sender) -> None:
+        """The parent's run is over: whoever awaits the child is told. A newer attempt of a live run may spawn it yet."""
+        worker = self.state.workers.get(sender.name)
+        ended = worker is not None and worker.incarnation == sender.incarnation and self.state.finished.knows(input.run)
+        if worker is not None and ended and not self._is_taken(input.child):
+            message = f"run {input.run} has ended: none of its steps can start child {input.workflow!r} any more"
+            self.record(facts.RunRefused(input.child, input.workflow, worker.client, None, "SpawnError", message))
+
+    def _registered(self, worker: Worker, workflow: str) -> Flow | None:
+        """The definition that a worker registers: a sticky child runs as the version that its worker has."""
+        digest = dict(worker.workflows).get(workflow)
+        return self.state.versions.get((workflow, digest)) if digest is not None else None
 
     def _spawn_refusal(self, input: Spawn, attempt: Attempt, worker: Worker) -> tuple[str, str] | None:
         """Why the child can't be: (error type, message)."""
@@ -57,14 +77,21 @@ class Spawning(Joining):
             return "SpawnError", f"run {attempt.step.run.id} has {CHILDREN_MAX} children already, the most that one run may have"
         if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:
             return "InvalidInput", f"metadata has {len(input.metadata)} entries, at most {METADATA_ENTRIES_MAX} are kept"
-        if input.sticky and not flow.sticky:
+        return self._sticky_refusal(input, attempt, worker) if input.sticky else None
+
+    def _sticky_refusal(self, input: Spawn, attempt: Attempt, worker: Worker) -> tuple[str, str] | None:
+        what = f"step {attempt.step.action} can't spawn {input.workflow!r} as a sticky child"
+        flow = self._registered(worker, input.workflow)
+        if flow is None:
             return (
                 "StickyChildError",
-                f"child {flow.name!r} can't be sticky: it declares no sticky strategy; add sticky=StickyStrategy.SOFT or HARD to it",
+                f"{what}: it is not registered on the parent's worker {worker.id!r}; add it to that worker's workflows=[…], "
+                "or spawn it without sticky",
             )
-        if input.sticky and all(name != flow.name for name, _ in worker.workflows):
+        if not flow.sticky:
             return (
                 "StickyChildError",
-                f"child {flow.name!r} can't be sticky: worker {worker.id!r}, where its parent runs, does not register it",
+                f"{what}: {input.workflow!r} declares no sticky strategy; give it sticky=StickyStrategy.SOFT or HARD, "
+                "or spawn it without sticky",
             )
         return None

@@ -35,6 +35,7 @@ class State(WorkersKnown, RunsKnown, AttemptsKnown):
             facts.StartRepeated: self._apply_repeated,
             facts.RunBound: self.apply_bound,
             facts.StepReleased: self.apply_released,
+            facts.StepRecalled: self._apply_recalled,
             facts.StepAccepted: self._apply_accepted,
             facts.StepFinished: self.apply_finished,
             facts.StepFailed: self.apply_failed,

@@ -48,7 +48,7 @@ MOVES: dict[str, frozenset[str]] = {
 class Attempt:
     """One try of a step, from its release until its slot is free. Outlives its run when that is cancelled."""
 
-    __slots__ = ("held", "lent", "number", "pool", "step", "token", "until", "worker")
+    __slots__ = ("held", "lent", "number", "pool", "recalled", "step", "token", "until", "worker")
 
     def __init__(self, step: Step, number: int, token: str, pool: Pool | None, worker: Worker | None) -> None:
         self.step = step
@@ -60,6 +60,8 @@ class Attempt:
         """Who holds it, or (private lane) who is to."""
         self.held = False
         self.lent = False
+        self.recalled = False
+        """Its worker was asked to give it back if it has not started it."""
         self.until = 0
 
 
@@ -107,6 +109,11 @@ class Step:
     @property
     def name(self) -> str:
         return self.run.flow.step_names[self.index]
+
+    @property
+    def recalled(self) -> bool:
+        """Whether the attempt that is out was asked for again."""
+        return self.current is not None and self.current.recalled
 
     @property
     def priority(self) -> int:

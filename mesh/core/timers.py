@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from mesh.core.run import LIVE, Run
-from mesh.core.step import DELAYED, READY, Attempt, Step
+from mesh.core.step import DELAYED, OUT, READY, Attempt, Step
 
 EXECUTION_GRACE_MS = 5_000
 """How much longer than its timeout an attempt may stay silent: the worker itself enforces the timeout."""
@@ -32,7 +32,10 @@ class ExecutionTimer:
 
 
 class ReadyTimer:
-    """The step has waited for a place for too long: its schedule timeout, or (sticky) time to move."""
+    """The step has waited for a place for too long: its schedule timeout, or (sticky) time to move.
+
+    A step of a sticky run waits on while its assignment lies unstarted in its worker's lane.
+    """
 
     __slots__ = ("at", "since", "step", "waits")
 
@@ -47,7 +50,8 @@ class ReadyTimer:
 
     def live(self) -> bool:
         step = self.step
-        return step.state is READY and step.waits == self.waits and (not self.since or self.since == step.sticky_at)
+        waits = step.state is READY or (step.state is OUT and step.run.flow.sticky and not step.recalled)
+        return bool(waits) and step.waits == self.waits and (not self.since or self.since == step.sticky_at)
 
 
 class RetryTimer:
@@ -77,11 +81,34 @@ class DelayTimer:
 Timer = ExecutionTimer | ReadyTimer | RetryTimer | DelayTimer
 
 
+QUEUE_SWEPT = 4_096
+"""A queue of this length is swept, and again whenever it has doubled: behind one that is live, dead ones would pile up."""
+
+
+class _Queue:
+    """Timers of one length, in the order of their times."""
+
+    __slots__ = ("sweep_at", "timers")
+
+    def __init__(self) -> None:
+        self.timers: deque[Timer] = deque()
+        self.sweep_at = QUEUE_SWEPT
+
+    def append(self, timer: Timer) -> None:
+        timers = self.timers
+        while timers and not timers[0].live():  # here, because a follower never asks what is due
+            timers.popleft()
+        timers.append(timer)
+        if len(timers) > self.sweep_at:
+            self.timers = deque(timer for timer in timers if timer.live())
+            self.sweep_at = max(QUEUE_SWEPT, 2 * len(self.timers))
+
+
 class Timers:
     """All timers of one state."""
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[str, int], deque[Timer]] = {}
+        self._queues: dict[tuple[str, int], _Queue] = {}
         self._heap: list[tuple[int, int, Timer]] = []
         self._pushed = 0
 
@@ -112,9 +139,7 @@ class Timers:
     def _append(self, kind: str, length: int, timer: Timer) -> None:
         queue = self._queues.get((kind, length))
         if queue is None:
-            queue = self._queues[(kind, length)] = deque()
-        while queue and not queue[0].live():  # here, because a follower never asks what is due
-            queue.popleft()
+            queue = self._queues[(kind, length)] = _Queue()
         queue.append(timer)
 
     def _push(self, timer: Timer) -> None:
@@ -128,8 +153,9 @@ class Timers:
         """Every timer that is due and still means something, each once, in the order of their times."""
         found: list[Timer] = []
         for queue in self._queues.values():
-            while queue and (queue[0].at <= now or not queue[0].live()):
-                found.append(queue.popleft())
+            timers = queue.timers
+            while timers and (timers[0].at <= now or not timers[0].live()):
+                found.append(timers.popleft())
         heap = self._heap
         while heap and (heap[0][0] <= now or not heap[0][2].live()):
             found.append(heappop(heap)[2])
@@ -140,10 +166,11 @@ class Timers:
         """When `due` must be asked again: never later than the first live timer."""
         times = []
         for queue in self._queues.values():
-            while queue and not queue[0].live():
-                queue.popleft()
-            if queue:
-                times.append(queue[0].at)
+            timers = queue.timers
+            while timers and not timers[0].live():
+                timers.popleft()
+            if timers:
+                times.append(timers[0].at)
         if self._heap:
             times.append(self._heap[0][0])
         return min(times) if times else None

@@ -50,8 +50,11 @@ class WorkersKnown(Memory):
             self._leave(old)
             self.pools[pool.id] = pool
             worker.reserved, worker.held, worker.lent, worker.draining = old.reserved, old.held, old.lent, old.draining
+            worker.bound = old.bound
             for attempt in (*worker.reserved.values(), *worker.held.values()):
-                attempt.worker = worker
+                attempt.worker, attempt.pool = worker, pool
+        else:
+            worker.bound = sum(run.worker == worker.id for run in self.runs.values())
         self.workers[worker.id] = worker
         if worker.draining:
             pool.workers[worker.id] = worker

@@ -65,6 +65,25 @@ class Effort:
         return self.attempts - self.steps - self.lost
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What keeping each file at hand on one worker came to.
+
+    Attributes:
+        runs: sticky ones.
+        workers: those that were asked: whoever is killed takes its counts along.
+        found: steps on them that found their file in memory.
+        missed: steps on them that should have and did not.
+        moves: times that a run went to another worker because its own was gone, as the leader counted them.
+    """
+
+    runs: int
+    workers: Sequence[str]
+    found: int
+    missed: int
+    moves: int
+
+
 def check_all(
     files: Sequence[SourceFile], file_runs: Sequence[RunInfo], package_runs: Sequence[RunInfo], found: Totals, plain: dict[str, Counts]
 ) -> Iterator[Check]:
@@ -92,6 +111,27 @@ def check_all(
     yield Check("each package's figures equal the plain count's", not wrong, ", ".join(wrong))
     total = add_up(plain.values())
     yield Check("the totals equal the plain count's", found.total == total, f"{found.total} against {total}")
+
+
+def check_places(file_runs: Sequence[RunInfo], killed: Sequence[str]) -> Check:
+    """Hold where each run's steps ran against how often the mesh says that the run has moved.
+
+    Args:
+        file_runs: every run of index-file.
+        killed: the processes that were killed.
+    """
+    ran = {run.run_id: {step.worker for step in run.steps.values()} for run in file_runs}
+    strayed = [run for run in file_runs if run.worker not in ran[run.run_id] or len(ran[run.run_id]) > 1 + run.moves]
+    moved = [run for run in file_runs if run.moves]
+    fled = sum(ran[run.run_id] - {run.worker} <= set(killed) for run in moved)
+    reasons = [(fled, f"when {_dead_worker(killed)} died"), (len(moved) - fled, "from a worker that lives")]
+    moves = " and ".join(f"the {_runs(count)} that moved {why}" for count, why in reasons if count)
+    paths = [run.metadata.get("path", "?") for run in strayed]
+    return Check(
+        f"every file's steps ran on one worker{f', but for {moves}' if moves else ''}",
+        not strayed,
+        f"not those of {len(paths)}, {paths[:_MISSING_SHOWN]}",
+    )
 
 
 def _differences(indexed: Counter[str], expected: Counter[str]) -> str:
@@ -124,6 +164,21 @@ def show_effort(console: Console, effort: Effort, killed: Sequence[str]) -> None
     _print(console, f"{effort.runs.total():,} runs ({runs}), {effort.steps:,} steps")
     _print(console, f"{effort.lost} steps were retried because of the deaths of {' and '.join(killed)}")
     _print(console, f"{effort.handed_back} attempts were handed back unrun by a worker that was full, and assigned again")
+
+
+def show_memory(console: Console, memory: Memory, killed: Sequence[str]) -> None:
+    """Print what it was good for that a run's steps are on one worker."""
+    workers = " and ".join(memory.workers)
+    _print(console, f"{memory.runs} sticky runs: {memory.found:,} steps on {workers} found their file in memory, {memory.missed} did not")
+    _print(console, f"{_runs(memory.moves)} moved to another worker because of the death of {_dead_worker(killed)}")
+
+
+def _dead_worker(killed: Sequence[str]) -> str:
+    return next((name for name in killed if name.startswith("worker")), "nobody")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def _print(console: Console, text: str) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from mesh.demo.counting import count_plainly
 from mesh.demo.picture import AWAY, FOLLOWS, LEADS, Picture
 from mesh.demo.processes import NAMESPACE, Process, Processes
-from mesh.demo.report import Check, Effort, check_all, show_checks, show_effort, show_totals
+from mesh.demo.report import Check, Effort, Memory, check_all, check_places, show_checks, show_effort, show_memory, show_totals
 from mesh.demo.scrape import scrape
 from mesh.demo.screen import Screen, make_screen
 from mesh.demo.stdlib import SourceFile
@@ -77,15 +77,22 @@ class Story:
             plain = await asyncio.to_thread(count_plainly, self._files)
         show_totals(self._console, found)
         file_runs, package_runs, library_runs = [await all_runs(self._mesh, f"index-{what}") for what in ("file", "package", "library")]
-        show_effort(self._console, Effort.of([*file_runs, *package_runs, *library_runs], await self._lost()), self._killed)
-        checks = list(check_all(self._files, file_runs, package_runs, found, plain))
+        lost = await _counted(self._processes.schedulers, 'mesh_retries_total{reason="lost"}')
+        show_effort(self._console, Effort.of([*file_runs, *package_runs, *library_runs], lost), self._killed)
+        show_memory(self._console, await self._memory(len(file_runs)), self._killed)
+        checks = [*check_all(self._files, file_runs, package_runs, found, plain), check_places(file_runs, self._killed)]
         return show_checks(self._console, [*checks, Check("a worker and the leader were killed on the way", len(self._killed) == 2)])
 
-    async def _lost(self) -> int:
-        """How many new attempts the death of a worker took, as the living schedulers counted them."""
-        living = [each for each in self._processes.schedulers if not each.killed]
-        counted = [await asyncio.to_thread(scrape, each.metrics, 'mesh_retries_total{reason="lost"}') for each in living]
-        return int(sum(counted))
+    async def _memory(self, runs: int) -> Memory:
+        processes = self._processes
+        steps = 'mesh_worker_sticky_steps_total{{result="{}",workflow="index-file"}}'
+        return Memory(
+            runs=runs,
+            workers=[each.name for each in processes.workers if not each.killed],
+            found=await _counted(processes.workers, steps.format("hit")),
+            missed=await _counted(processes.workers, steps.format("miss")),
+            moves=await _counted(processes.schedulers, 'mesh_sticky_moves_total{reason="gone"}'),
+        )
 
     async def _start(self) -> None:
         schedulers = [self._processes.scheduler(number + 1) for number in range(SCHEDULERS)]
@@ -178,6 +185,12 @@ class Story:
         async with _bounded("adding up", ADDING_UP_S, lambda: "the run index-library has not ended"):
             run = await self._mesh.start("index-library", Library(packages=packages))
             return Totals.model_validate(await run.result())
+
+
+async def _counted(processes: Sequence[Process], series: str) -> int:
+    """What those of the processes that live have counted, all together."""
+    living = [each for each in processes if not each.killed]
+    return int(sum([await asyncio.to_thread(scrape, each.metrics, series) for each in living]))
 
 
 @asynccontextmanager

@@ -5,6 +5,9 @@
                        └─▶ count ─┘
     index-library:  packages ─▶ total                   `packages` spawns one child run of index-package for each package
 
+index-file is sticky: a run's steps share the file in the memory of one worker. `read` also gives it out packed, and so
+the run can go on elsewhere when that worker dies.
+
 Rule: written as any user would write it, with nothing but `mesh_sdk`.
 """
 
@@ -18,7 +21,7 @@ from pydantic import BaseModel
 
 from mesh.demo.counting import Counts, Lines, Shape, add_up, counts_of, lines_of, shape_of
 from mesh.demo.stdlib import SourceFile
-from mesh_sdk import Context, Mesh, MeshError, RunInfo, Spawn
+from mesh_sdk import Context, Mesh, MeshError, RunInfo, Spawn, StickyStrategy
 
 EVENT = "file.found"
 SLOTS = 4
@@ -28,7 +31,7 @@ mesh = Mesh()
 
 
 class Source(BaseModel):
-    """A file as it was read: later steps see the same bytes, wherever they run."""
+    """A file as it was read: should the run move to another worker, later steps still see the same bytes."""
 
     size: int
     packed: str
@@ -63,25 +66,32 @@ class Totals(BaseModel):
     total: Counts
 
 
-index_file = mesh.workflow(name="index-file", on_events=[EVENT], input=SourceFile)
+index_file = mesh.workflow(name="index-file", on_events=[EVENT], input=SourceFile, sticky=StickyStrategy.SOFT)
 
 
 @index_file.step()
 def read(file: SourceFile, ctx: Context) -> Source:
-    """Read the file."""
-    return Source.of(file.read())
+    """Read the file and keep it at hand."""
+    ctx.local["source"] = file.read()
+    return Source.of(ctx.local["source"])
+
+
+@index_file.on_moved()
+def unpack(ctx: Context) -> None:
+    """The worker that had the file at hand is gone: have it at hand here."""
+    ctx.local["source"] = ctx.step_output(read).unpack()
 
 
 @index_file.step(parents=[read])
 def parse(file: SourceFile, ctx: Context) -> Shape:
     """Count functions, classes and imports."""
-    return shape_of(ctx.step_output(read).unpack())
+    return shape_of(ctx.local["source"])
 
 
 @index_file.step(parents=[read])
 def count(file: SourceFile, ctx: Context) -> Lines:
     """Count lines and code lines."""
-    return lines_of(ctx.step_output(read).unpack())
+    return lines_of(ctx.local["source"])
 
 
 @index_file.step(parents=[read, parse, count])

@@ -51,6 +51,11 @@ class _Name(Struct):
     name: str
 
 
+class _Binding(Struct):
+    worker: str
+    workflow: str
+
+
 class _Requested(Struct):
     requested: str
 
@@ -81,6 +86,7 @@ class Api:
             "results": (_Runs, self._results),
             "started": (_Requested, self._started),
             "workers.list": (_Nothing, lambda nothing, sequence: views.workers()),
+            "workers.binding": (_Binding, self._binding),
             "workflows.list": (_Nothing, lambda nothing, sequence: views.workflows()),
             "workflows.get": (_Name, self._workflow),
             "digest": (_Nothing, lambda nothing, sequence: {"sequence": sequence, "digest": digest(state)}),
@@ -168,10 +174,16 @@ class Api:
         return Started(request.requested, known) if known is not None else None
 
     def _workflow(self, request: _Name, sequence: int) -> Any:
-        found = self._views.workflow(request.name)
-        if found is None:
-            raise ApiError("UnknownWorkflow", f"no worker ever registered a workflow named {request.name!r}")
-        return found
+        return _known(self._views.workflow(request.name), request.name)
+
+    def _binding(self, request: _Binding, sequence: int) -> Any:
+        return _known(self._views.binding(request.worker, request.workflow), request.workflow)
+
+
+def _known(found: dict[str, Any] | None, workflow: str) -> dict[str, Any]:
+    if found is None:
+        raise ApiError("UnknownWorkflow", f"no worker ever registered a workflow named {workflow!r}")
+    return found
 
 
 def _forgotten(run: str) -> Done:

@@ -20,11 +20,15 @@ class Counting:
         self._arms: dict[type, Callable[[Any], None]] = {
             facts.RunStarted: lambda record: metrics.run_started(record.workflow),
             facts.RunFinished: self._finished,
+            facts.RunBound: self._bound,
+            facts.StepRecalled: lambda record: metrics.recalled(),
             facts.StepFailed: self._failed,
             facts.InputRejected: self._rejected,
             facts.WorkflowDefined: lambda record: metrics.registered(record.definition.name),
             facts.EventReceived: lambda record: metrics.event(True),
         }
+
+        metrics.sticky_move(*facts.MOVED_REASONS, count=0)
 
     def journaled(self, records: list[Fact], state: State) -> None:
         """A frame of these records stands."""
@@ -43,6 +47,10 @@ class Counting:
         run = self._state.find(record.run)
         if run is not None:
             self.metrics.run_finished(run.flow.name, record.status, (run.finished_at - run.started_at) / 1000)
+
+    def _bound(self, record: facts.RunBound) -> None:
+        if record.old and record.worker not in ("", record.old):
+            self.metrics.sticky_move(record.reason)
 
     def _failed(self, record: facts.StepFailed) -> None:
         if record.again_at != NEVER:

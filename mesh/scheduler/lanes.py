@@ -126,7 +126,8 @@ class Lanes:
             return
         limit = self._bus.max_payload - HEADERS_BYTES_MAX
         if len(data) > limit:
-            self.on_undeliverable(orders[0].token, len(data), limit)
+            if isinstance(orders[0], Assign):  # nothing else can be so large
+                self.on_undeliverable(orders[0].token, len(data), limit)
             return
         tokens = [order.token for order in orders if type(order) is Assign]
         message = _Message(len(tokens))

@@ -189,8 +189,9 @@ class Loop:
     def _decide(self) -> bool:
         """Decide what waits, as much as one frame takes. True when something was decided."""
         self.inbox.hold_starts(len(self.state.runs) >= self.live_runs_max)
-        decided = bool(self._own) or self._half is not None
-        for input in self._take_own():
+        own = self._take_own()
+        decided = bool(own) or self._half is not None
+        for input in own:
             self._one(input, SELF)
         if self._half is not None:
             self._drain(*self._half)

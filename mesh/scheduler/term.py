@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mesh.core.core import Core
-from mesh.core.effects import Effects, assign
+from mesh.core.effects import Effects, assign, withdrawals
 from mesh.core.inputs import CancelsPassed, LanesLost, Undeliverable
 from mesh.core.records import Fact, InputRejected, LanesReset
 from mesh.core.step import Attempt
@@ -32,7 +32,7 @@ from mesh.scheduler.outbox import Outbox
 from mesh.scheduler.views import Views
 from mesh.store.topology import Topology
 from mesh_sdk.protocol.codec import BadFrame, lane_frames
-from mesh_sdk.protocol.records import Assign, Withdraw
+from mesh_sdk.protocol.records import Assign
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.errors import TransportError
@@ -196,7 +196,7 @@ class Term:
                 await asyncio.sleep(_AGAIN_S)
         log.warning("the lanes were lost and made again")
         self.state.changed_workers.update(self.state.workers)
-        self._send(self._withdrawals())
+        self._send(withdrawals(self.state))
         self._ask_holding()
 
     async def _write_lanes(self) -> None:
@@ -250,7 +250,7 @@ class Term:
         there = await self._in_lanes()
         if self.state.lanes_until:
             self._ask_holding()  # the dead leader may not have
-        effects = self._withdrawals()
+        effects = withdrawals(self.state)
         for token, attempt in self._unanswered.items():
             if token not in there and token not in self.state.unclaimed and self._is_out(token, attempt):
                 _resend(attempt, effects)
@@ -260,15 +260,6 @@ class Term:
         """Still to be sent: nobody holds it, and it was not withdrawn."""
         withdrawn = attempt.worker is not None and attempt.step.current is not attempt
         return self.state.attempts.get(token) is attempt and not attempt.held and not withdrawn
-
-    def _withdrawals(self) -> Effects:
-        """Attempts that nobody waits for any more are told to stop, where it is known who has them."""
-        effects = Effects()
-        for token, attempt in self.state.attempts.items():
-            if attempt.worker is not None and attempt.step.current is not attempt:
-                order = Withdraw(attempt.step.run.id, attempt.step.index, attempt.number, token, "the run is over")
-                effects.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
-        return effects
 
     def _send(self, effects: Effects) -> None:
         self.outbox.send(self.outbox.prepare(effects, []), self.loop.journal.sequence)

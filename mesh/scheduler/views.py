@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -14,9 +14,12 @@ from mesh.core.graph import Flow
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Worker
 from mesh.core.step import BROKEN, DELAYED, DONE, HELD, OUT, READY, SKIPPED, Step
+from mesh.core.waiting import Wait, waiting_for
 from mesh_sdk.protocol.records import CANCELLED, FAILED, NULL, QUEUED, RUNNING, SUCCEEDED, WAITING
 
 LIST_LIMIT_MAX = 1_000
+NAMED_MAX = 6
+"""How many other workers are named to whoever has named one that won't do."""
 
 _STEP_STATUS = {READY: QUEUED, DELAYED: WAITING, OUT: RUNNING, HELD: RUNNING, DONE: SUCCEEDED, BROKEN: FAILED, SKIPPED: CANCELLED}
 
@@ -93,19 +96,25 @@ class Views:
             return WAITING
         return RUNNING if DONE in states else QUEUED
 
-    def _waiting(self, run: Run) -> str | None:
+    def _wait(self, run: Run) -> tuple[str | None, dict[str, Any] | None]:
+        """What the run waits for: in words, and in its parts."""
         if run.status != LIVE:
-            return None
+            return None, None
         if run.start_at:
-            return f"waiting: starts at {_time(run.start_at)}"
+            text = f"waiting: starts at {_time(run.start_at)}"
+            return text, _parts("delay", "its start is delayed", run.started_at, run.start_at, "starts")
         for step in run.steps:
             if step.state is READY:
-                return self._core.waiting_reason(step)
+                wait = waiting_for(self._state, step)
+                kind = "worker" if wait.worker else "slots"
+                return _in_words(wait), _parts(kind, wait.cause, wait.since, wait.until, wait.then, step.name, wait.worker)
             if step.state is DELAYED:
-                return f"waiting: step {step.name} is tried again at {_time(step.again_at)}"
-        return None
+                text = f"waiting: step {step.name} is tried again at {_time(step.again_at)}"
+                return text, _parts("retry", "it is tried again", step.finished_at, step.again_at, "tried again", step.name)
+        return None, None
 
     def _run(self, run: Run, told: Callable[[Step], dict[str, Any]]) -> dict[str, Any]:
+        waiting, wait = self._wait(run)
         return {
             "run_id": run.id,
             "workflow": run.flow.name,
@@ -113,7 +122,11 @@ class Views:
             "started_at": _time(run.started_at),
             "finished_at": _time(run.finished_at),
             "steps": {step.name: told(step) for step in run.steps},
-            "waiting": self._waiting(run),
+            "waiting": waiting,
+            "wait": wait,
+            "sticky": run.flow.sticky,
+            "worker": run.worker or None,
+            "moves": run.moves,
             "metadata": run.metadata or {},
             "priority": run.priority,
             "parent_run_id": run.parent[0] if run.parent else "",
@@ -151,6 +164,7 @@ class Views:
             "used": worker.used,
             "running": worker.used if running is None else running,
             "reserved": len(worker.reserved),
+            "bound": worker.bound,
             "actions": sorted(worker.pool.actions),
             "labels": worker.labels,
             "state": "draining" if worker.draining else "active",
@@ -158,6 +172,30 @@ class Views:
             "host": worker.host,
             "pid": worker.pid,
         }
+
+    def binding(self, worker: str, workflow: str) -> dict[str, Any] | None:
+        """Whether runs of this workflow can be bound to this worker (see `mesh_sdk/binding.py`); None for an unknown workflow."""
+        flow = self._state.flows.get(workflow)
+        if flow is None:
+            return None
+        known = self._state.workers.get(worker)
+        here = known is not None and known.takes_work
+        lacks = [action for action in flow.actions if here and known is not None and action not in known.pool.actions]
+        others, have_it = ([], False) if here and not lacks else self._others(flow)
+        return {
+            "sticky": flow.sticky,
+            "here": here,
+            "known": known is not None,
+            "lacks": lacks,
+            "others": others,
+            "others_have_it": have_it,
+        }
+
+    def _others(self, flow: Flow) -> tuple[list[str], bool]:
+        """Some workers, for whoever has named one that won't do: of those that have the workflow, where there are any."""
+        there = [worker for worker in self._state.workers.values() if worker.takes_work]
+        able = [worker.id for worker in there if worker.pool.actions.issuperset(flow.actions)]
+        return nsmallest(NAMED_MAX, able or [worker.id for worker in there]), bool(able)
 
     def workflows(self) -> list[dict[str, Any]]:
         """Every workflow that was ever registered, as its newest definition."""
@@ -186,6 +224,16 @@ def _errors(run: Run) -> str | None:
     """What failed, step by step."""
     found = [f"{step.name}: {step.error.type}: {step.error.message}" for step in run.broken_steps() if step.error is not None]
     return "; ".join(found) or None
+
+
+def _in_words(wait: Wait) -> str:
+    end = f", {wait.then} at {_time(wait.until)}" if wait.until else ""
+    return f"waiting: {wait.cause} (since {_time(wait.since)}{end})"
+
+
+def _parts(kind: str, cause: str, since: int, until: int, then: str, step: str = "", worker: str = "") -> dict[str, Any]:
+    times = {"since": _time(since), "until": _time(until), "then": then if until else ""}
+    return {"kind": kind, "cause": cause, "step": step, "worker": worker or None} | times
 
 
 def _time(ms: int) -> str | None:

@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ from msgspec import Struct
 
 from mesh_sdk import clock
 from mesh_sdk.awaited import Awaited
+from mesh_sdk.binding import objection
 from mesh_sdk.config import Settings
 from mesh_sdk.errors import MeshError, Unavailable, UnknownWorkflow
 from mesh_sdk.failures import error_of
@@ -75,8 +77,8 @@ class Client:
         self._triggers: Triggers | None = None
         self._opening: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lines: dict[str, list[Unstored]] = {}
-        """By workflow, what `start_nowait` has to hold back until `prepare` is through: the order of the starts stays."""
+        self._lines: dict[str, deque[Unstored]] = {}
+        """By workflow, what `start_nowait` has to hold back until it may be stored: the order of the starts stays."""
         self._closed = False
         self._term = 0
         self._lossy = False
@@ -236,21 +238,31 @@ class Client:
         line = self._lines.get(record.workflow)
         if line is not None:
             line.append(start)
-        elif self.knows(record.workflow):
+        elif self.knows(record.workflow) and not record.worker:
             self._put_unstored(start)
         else:
-            self._lines[record.workflow] = [start]
+            self._lines[record.workflow] = deque([start])
             task = self.loop.create_task(self._prepare_line(record.workflow), name="mesh start_nowait")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _prepare_line(self, workflow: str) -> None:
+        line = self._lines[workflow]
+        refusals: dict[str, MeshError | None] = {"": None}
         try:
             await self.prepare(workflow)
-            for start in self._lines[workflow]:
-                self._put_unstored(start)
+            while line:
+                worker = line[0].record.worker
+                if worker not in refusals:
+                    refusals[worker] = await objection(self, workflow, worker)
+                refusal = refusals[worker]
+                start = line.popleft()
+                if refusal is None:
+                    self._put_unstored(start)
+                else:
+                    self._on_refused([start.record.run], refusal)
         except MeshError as error:
-            self._on_refused([start.record.run for start in self._lines[workflow]], error)
+            self._on_refused([start.record.run for start in line], error)
         finally:
             del self._lines[workflow]
 

@@ -306,11 +306,14 @@ class Context(Generic[Input]):
             At once; `await ref.result()` gives the child's result, in sync steps `ref.result_sync()`.
 
         Raises:
-            StickyChildError: for a sticky child that can't run on this worker; nothing was written.
-            SpawnError: for an unknown option, or another input than at an earlier attempt.
-            InvalidInput: when the input does not pass the child's model.
+            StickyChildError: for a sticky child that can't run on this worker.
+            SpawnError: for an unknown option, another input than at an earlier attempt, or a step that has ended.
+            StepCancelled: when the step was told to stop, because its run was cancelled or its time is over.
+            InvalidInput: when the input does not pass the child's model. Whatever is raised, nothing was written.
         """
         given: dict[str, Any] = {"sticky": sticky, "key": key, "priority": priority, "metadata": metadata}
+        if options is not None and not isinstance(options, Mapping):
+            raise SpawnError(f"options of spawn_workflow is {options!r}: use a mapping such as {{'sticky': True}}")
         for name, value in (options or {}).items():
             if name not in given:
                 raise SpawnError(f"spawn_workflow has no option {name!r}: use {', '.join(given)}")
@@ -323,6 +326,8 @@ class Context(Generic[Input]):
         Args:
             spawns: one `Spawn` each.
         """
+        if isinstance(spawns, str | Spawn) or not isinstance(spawns, Iterable):
+            raise SpawnError(f"spawn_workflows takes a list of Spawn(workflow, input, …), this is {spawns!r}")
         return [self._host.spawn(self._attempt, spawn) for spawn in spawns]
 
 

@@ -19,6 +19,7 @@ from mesh_sdk.options import (
 from mesh_sdk.serialize import UNTYPED
 from mesh_sdk.signature import caller_namespace
 from mesh_sdk.step import MARK, I, R, StepMark, mark_of
+from mesh_sdk.sticky import MOVED_MARK, is_moved_mark, refuse_options
 from mesh_sdk.workflow import Task, Workflow, function_name, make_task, refuse_bare
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 SLOTS_DEFAULT = 100
+STICKY_RUNS_DEFAULT = 1_000
 
 
 class TaskDecorator:
@@ -68,7 +70,29 @@ class StepMarker:
         before = caller_namespace().get(own)
         if before is not None and mark_of(before) is not None:
             raise DefinitionError(f"two steps called {own!r} in {inner.__qualname__.rpartition('.')[0] or 'one module'}: rename one")
+        if is_moved_mark(function) or is_moved_mark(before):
+            raise DefinitionError(f"{own!r} is marked with @mesh.on_moved(): it can't be a step too, give the step a method of its own")
         setattr(function, MARK, mark)
+        return function
+
+
+class MovedMarker:
+    """What `@mesh.on_moved()` gives: marks a method and returns it."""
+
+    def __call__(self, function: F, /) -> F:
+        """Mark the method; `@mesh.workflow()` on its class finds it."""
+        inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
+        if isinstance(inner, type) or not callable(inner):
+            raise DefinitionError(f"@mesh.on_moved() decorates a method, this is {function!r}")
+        own = function_name(inner)
+        before = caller_namespace().get(own)
+        if mark_of(function) is not None or (before is not None and mark_of(before) is not None):
+            raise DefinitionError(f"step {own!r} can't be the on_moved method too: give on_moved a method with a name of its own")
+        if is_moved_mark(before):
+            raise DefinitionError(
+                f"two on_moved methods called {own!r} in {inner.__qualname__.rpartition('.')[0] or 'one module'}: keep one"
+            )
+        setattr(function, MOVED_MARK, True)
         return function
 
 
@@ -152,6 +176,33 @@ class Definitions:
             return _task(cast("Mesh", self), functions[0], options, depth=3)
         return TaskDecorator(cast("Mesh", self), options)
 
+    # ---- sticky runs ------------------------------------------------------------------------------------------------
+
+    def on_moved(self, *bare: Never, **options: Never) -> MovedMarker:
+        """Mark the method of a sticky workflow's class that rebuilds `context.local` on a worker where it is missing.
+
+        It is called as `(self, context)` before a step, on the step's attempt and within its timeout, when what the worker
+        should keep for the run is not there: the run was on another worker (`context.moved`), the worker was started anew,
+        an attempt of the run failed on it, or it had to make room. Once, however many steps begin together; what it raises
+        fails them. In function style: `@workflow.on_moved()`.
+
+        Raises:
+            DefinitionError: with options, or without its parentheses.
+
+        Example:
+            >>> @mesh.workflow(sticky=StickyStrategy.SOFT)
+            ... class Session:
+            ...     @mesh.step()
+            ...     def load(self, context: Context): context.local["model"] = read_model()
+            ...     @mesh.step(parents=["load"])
+            ...     def ask(self, context: Context): return context.local["model"].answer()
+            ...     @mesh.on_moved()
+            ...     def rebuild(self, context: Context): context.local["model"] = read_model()
+        """
+        refuse_bare(bare, "@mesh.on_moved()")
+        refuse_options(options, "@mesh.on_moved()")
+        return MovedMarker()
+
     # ---- later ------------------------------------------------------------------------------------------------------
 
     def concurrency(self, *arguments: object, **options: object) -> Never:
@@ -161,14 +212,6 @@ class Definitions:
             DefinitionError: always; this version can't yet.
         """
         raise DefinitionError("@mesh.concurrency(...) is not supported by this version yet: leave it out")
-
-    def on_moved(self, *arguments: object, **options: object) -> Never:
-        """Mark the method that rebuilds a sticky run's local state after a move.
-
-        Raises:
-            DefinitionError: always; this version can't yet.
-        """
-        raise DefinitionError("@mesh.on_moved() is not supported by this version yet: ask context.moved in a step instead")
 
     # ---- workers ----------------------------------------------------------------------------------------------------
 
@@ -180,6 +223,7 @@ class Definitions:
         labels: Mapping[str, Label] | None = None,
         id: str | None = None,
         max_runs: int | None = None,
+        sticky_runs: int = STICKY_RUNS_DEFAULT,
     ) -> Worker:
         """A worker of this mesh. Nothing is connected before it starts.
 
@@ -190,9 +234,11 @@ class Definitions:
             labels: what steps may ask for.
             id: names this one worker; `MESH_WORKER_ID`, or a new one at each start, unless given.
             max_runs: the older name of `slots`.
+            sticky_runs: for how many sticky runs `context.local` is kept in memory; past it the run goes that was used least
+                recently, except where a step of it runs.
 
         Raises:
-            DefinitionError: a name, number of slots, label or workflow that can't be.
+            DefinitionError: a name, number of slots or sticky runs, label or workflow that can't be.
         """
         from mesh_sdk.worker.worker import Worker
 
@@ -206,6 +252,7 @@ class Definitions:
             workflows=workflows,
             labels=labels,
             id=id,
+            sticky_runs=sticky_runs,
         )
 
 

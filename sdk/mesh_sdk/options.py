@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypedDict, cast
@@ -292,20 +293,25 @@ def _event_pattern(name: object, what: str) -> str:
 
 
 def _sticky(value: object, what: str) -> StickyStrategy | None:
+    """A strategy, or its exact value as text: whatever comes near (`"soft"`, True) may have been meant otherwise."""
     if value is None:
         return None
-    try:
-        return StickyStrategy(str(value))
-    except ValueError:
-        raise DefinitionError(f"sticky of {what} is {value!r}: use StickyStrategy.SOFT or StickyStrategy.HARD") from None
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return StickyStrategy(value)
+    raise DefinitionError(
+        f"sticky of {what} is {value!r}: use StickyStrategy.SOFT or StickyStrategy.HARD (their values are 'SOFT' and 'HARD')"
+    )
 
 
 def _sticky_timeout(value: object, sticky: StickyStrategy | None, what: str) -> int:
     if value is None:
         return STICKY_TIMEOUT_MS_DEFAULT
     if sticky is not StickyStrategy.SOFT:
-        raise DefinitionError(f"sticky_timeout={value!r} of {what}: only sticky=StickyStrategy.SOFT has one, this is {_shown(sticky)}")
-    return duration_ms(value, f"sticky_timeout of {what}", DefinitionError, zero=True)
+        raise DefinitionError(
+            f"sticky_timeout={value!r} of {what}: only sticky=StickyStrategy.SOFT has one, this is {_shown(sticky)}; leave it out"
+        )
+    return duration_ms(value, f"sticky_timeout of {what}", DefinitionError)
 
 
 def _shown(sticky: StickyStrategy | None) -> str:

@@ -11,14 +11,17 @@ ISO 8601 text with a zone (`2025-01-31T10:00:00.123Z`) or null, durations intege
                                                                        -> {"runs": [RunInfo…], "next": cursor|null}
                                                                           newest first; `next` is null at the end
     workers.list    {}                                                 -> [WorkerInfo…]
+    workers.binding see `binding`
     workflows.list  {}                                                 -> [WorkflowInfo…]
     workflows.get   {"name": text}                                     -> WorkflowInfo, or the error UnknownWorkflow
 
     RunInfo      run_id, workflow, status, started_at, finished_at, steps: {step name: StepInfo}, waiting: text|null,
+                 wait: Wait|null, sticky: text, worker: id|null, moves: int,
                  metadata: {text: text}, priority, parent_run_id: id|"", input, output: any JSON, error: text|null
+    Wait         kind: text, cause: text, step: name|"", worker: id|null, since: time|null, until: time|null, then: text
     StepInfo     status, worker: id|null, attempt: int (0: never assigned), output: any JSON, error: text|null,
                  started_at, finished_at, traceback: text (of the failed attempt; "" when there is none, and in lists)
-    WorkerInfo   id, name, pool, slots, used, running, reserved, actions: [text], labels: {text: text|number},
+    WorkerInfo   id, name, pool, slots, used, running, reserved, bound, actions: [text], labels: {text: text|number},
                  state: text, incarnation, host, pid
     WorkflowInfo name, version, digest, steps: [{"name": text, "parents": [step names]}], on_events: [text], sticky: text,
                  priority, workers: [ids of live workers that registered it]
@@ -61,8 +64,38 @@ class StepInfo(Struct, frozen=True, kw_only=True):
     traceback: str = ""
 
 
+class Wait(Struct, frozen=True, kw_only=True):
+    """What a run waits for, for programs; `RunInfo.waiting` says the same in words.
+
+    Attributes:
+        kind: `worker` (the one that the run is bound to), `slots` (of any worker), `delay` (of its start) or `retry`.
+        cause: what keeps it, e.g. `worker w-3 is away`.
+        step: that waits, "" when it is the whole run.
+        worker: that is waited for, None when any would do.
+        since: when it began to wait.
+        until: when the waiting ends at the latest; None for never.
+        then: what happens at `until`, e.g. `moves to another worker`; "" for nothing.
+    """
+
+    kind: str
+    cause: str
+    step: str = ""
+    worker: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    then: str = ""
+
+
 class RunInfo(Struct, frozen=True, kw_only=True):
-    """One run. `waiting` says what it waits for, None when it does not wait."""
+    """One run.
+
+    Attributes:
+        waiting: what it waits for in words, None when it does not wait.
+        wait: the same in its parts.
+        sticky: its workflow's strategy, "" when it has none.
+        worker: whom a sticky run is bound to, None before its first assignment.
+        moves: how often it was bound to another worker.
+    """
 
     run_id: str
     workflow: str
@@ -71,6 +104,10 @@ class RunInfo(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     steps: dict[str, StepInfo] = field(default_factory=dict)
     waiting: str | None = None
+    wait: Wait | None = None
+    sticky: str = ""
+    worker: str | None = None
+    moves: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     priority: int = 1
     parent_run_id: str = ""
@@ -80,7 +117,7 @@ class RunInfo(Struct, frozen=True, kw_only=True):
 
 
 class WorkerInfo(Struct, frozen=True, kw_only=True):
-    """One worker that the leader knows. `used` is what the leader has charged to it, `running` its own count."""
+    """One worker that the leader knows. `used` is what the leader has charged to it, `running` its own count, `bound` its sticky runs."""
 
     id: str
     name: str = ""
@@ -89,6 +126,7 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
     used: int = 0
     running: int = 0
     reserved: int = 0
+    bound: int = 0
     actions: list[str] = field(default_factory=list)
     labels: dict[str, str | int | float] = field(default_factory=dict)
     state: str = ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unp
 from msgspec import Raw
 from pydantic_core import from_json
 
+from mesh_sdk.binding import check_binding
 from mesh_sdk.clients import ClientRuns
 from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import InvalidInput, MeshError
@@ -86,7 +87,7 @@ class Startable(Generic[I, R]):
             **options: `priority=3, metadata={"tenant": "a"}, key="once-7", delay="10m", sticky_worker="w-3"`.
 
         Raises:
-            InvalidInput: the input or an option can't be; nothing was written.
+            InvalidInput: the input or an option can't be, `sticky_worker` among them; nothing was written.
             UnknownWorkflow: no worker ever registered it.
             RunFailed, RunCancelled, RunTimedOut: see `RunRef.result`.
         """
@@ -97,6 +98,7 @@ class Startable(Generic[I, R]):
             await client.prepare(name)
         if options or self.idempotency_key is not None:
             record = self._record(client, data, options)
+            await self._check_binding(client, record)
             if record.key:
                 return await self._store(client, record, len(data)).result()
         else:
@@ -117,6 +119,7 @@ class Startable(Generic[I, R]):
         client = self.mesh.clients.here()
         await client.prepare(self.name)
         record = self._record(client, data, options)
+        await self._check_binding(client, record)
         await asyncio.shield(client.put(record, len(data), self._lane(client, record)))
         return self._ref(client, record)
 
@@ -127,7 +130,8 @@ class Startable(Generic[I, R]):
     def start_nowait(self, input: Any = None, **options: Unpack[StartOptions]) -> RunRef[R]:
         """Start a run without waiting, on the running loop or else on the client's own thread.
 
-        The start is stored soon; `await ref.accepted()` when it must be. What is not stored when the program ends gets up to five seconds,
+        The start is stored soon; `await ref.accepted()` when it must be: that, and `ref.result()`, raise what keeps it from being stored, a
+        `sticky_worker` that can't be among it. What is not stored when the program ends gets up to five seconds,
         and is logged as an error if that is not enough.
 
         Raises:
@@ -172,6 +176,8 @@ class Startable(Generic[I, R]):
         client = self.mesh.clients.here()
         await client.prepare(self.name)
         records = [self._record(client, data, options) for data in payloads]
+        if records:
+            await self._check_binding(client, records[0])  # all of them name the same worker
         ends: list[Any] = []
         for at in range(0, len(records), RUN_MANY_AHEAD):
             ends += await self._run_slice(client, records[at : at + RUN_MANY_AHEAD], payloads[at : at + RUN_MANY_AHEAD])
@@ -255,7 +261,7 @@ class Startable(Generic[I, R]):
             metadata_of(options.get("metadata"), f"metadata of {what}", InvalidInput) or None,
             self._key(options.get("key"), data, what),
             0 if delay is None else duration_ms(delay, f"delay of {what}", InvalidInput, zero=True),
-            "" if worker is None else self._sticky_worker(client, worker),
+            "" if worker is None else _worker_id(worker, what),
         )
 
     def _key(self, given: str | None, data: bytes, what: str) -> str:
@@ -266,11 +272,10 @@ class Startable(Generic[I, R]):
             return ""
         return _checked_key(_by_path(rule, data, what) if isinstance(rule, str) else rule(self.parse_input(data)), what)
 
-    def _sticky_worker(self, client: Client, worker: str) -> str:
-        definition = client.definition(self.name)
-        if definition is not None and not definition.sticky:
-            raise InvalidInput(f"sticky_worker={worker!r}: the workflow {self.name!r} is not sticky; define it with sticky=…")
-        return check_token("sticky_worker", worker)
+    async def _check_binding(self, client: Client, record: Start) -> None:
+        """Refuse a `sticky_worker` that the run can't be bound to, before the start is written."""
+        if record.worker:
+            await check_binding(client, self.name, record.worker)
 
     def _lane(self, client: Client, record: Start) -> int:
         """The priority that the start is stored under."""
@@ -325,6 +330,12 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _worker_id(worker: object, what: str) -> str:
+    if not isinstance(worker, str):
+        raise InvalidInput(f"sticky_worker of {what} is {worker!r}: use the id of a worker, as text")
+    return check_token(f"sticky_worker of {what}:", worker)
 
 
 def _checked_key(key: object, what: str) -> str:

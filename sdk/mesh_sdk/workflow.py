@@ -13,7 +13,7 @@ Rule: whatever can't work is refused while it is defined, with a `DefinitionErro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, Unpack, overload
 
@@ -29,22 +29,25 @@ from mesh_sdk.serialize import UNTYPED, dumper, is_untyped, parser
 from mesh_sdk.signature import Namespace, caller_namespace, read_signature
 from mesh_sdk.starting import Startable
 from mesh_sdk.step import BoundStep, I, R, Step, StepMark, StepSpec, bind_step, make_spec, mark_of, step_name
+from mesh_sdk.sticky import BoundMoved, MovedSpec, bind_moved, is_moved_mark, read_moved, refuse_options
 
 if TYPE_CHECKING:
     from mesh_sdk.context import Context
     from mesh_sdk.mesh import Mesh
 
 C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 CLASS_MARK = "__mesh_workflow__"
 
 
 @dataclass(frozen=True, slots=True)
 class BoundWorkflow:
-    """A workflow as a worker runs it: the definition, and its steps in the definition's order."""
+    """A workflow as a worker runs it: the definition, its steps in the definition's order, and its `on_moved` if it has one."""
 
     definition: WorkflowDefinition
     steps: list[BoundStep]
+    on_moved: BoundMoved | None = None
 
 
 class StepDecorator(Generic[I]):
@@ -82,6 +85,7 @@ class Workflow(Startable[I, Any]):
         self._name = settings.name
         self._class: type | None = None
         self._specs: dict[str, StepSpec] = {}
+        self._moved: MovedSpec | None = None
         self._definition: WorkflowDefinition | None = None
         if settings.name is not None:
             self._take_name(settings.name)
@@ -103,6 +107,24 @@ class Workflow(Startable[I, Any]):
         refuse_bare(bare, "@workflow.step()")
         return StepDecorator(self, options)
 
+    def on_moved(self, *bare: Never, **options: Never) -> Callable[[F], F]:
+        """Have a function of the context rebuild `context.local` where it is missing; see `Mesh.on_moved`.
+
+        Returns:
+            A decorator that gives the function back.
+
+        Raises:
+            DefinitionError: when it can't be.
+        """
+        refuse_bare(bare, "@workflow.on_moved()")
+        refuse_options(options, "@workflow.on_moved()")
+
+        def decorate(function: F) -> F:
+            self._add_function_moved(function, caller_namespace())
+            return function
+
+        return decorate
+
     def __call__(self, cls: C, /) -> C:
         """Take the marked methods of a class as this workflow's steps. Returns the class."""
         if not isinstance(cls, type):
@@ -113,8 +135,12 @@ class Workflow(Startable[I, Any]):
         if self._name is None:
             self._take_name(check_name(cls.__name__, f"class {cls.__qualname__}"))
         namespace = caller_namespace()
-        for attribute, raw, mark in _marked_methods(cls):
-            self._add_method(attribute, raw, mark, namespace)
+        for attribute, raw in _methods(cls):
+            mark = mark_of(raw)
+            if mark is not None:
+                self._add_method(attribute, raw, mark, namespace)
+            elif is_moved_mark(raw):
+                self._add_moved(raw, attribute, namespace)
         self.definition()
         setattr(cls, CLASS_MARK, self)
         return cls
@@ -124,6 +150,19 @@ class Workflow(Startable[I, Any]):
         what = f"step {self.name}:{mark.name}"
         signature = read_signature(function, what, namespace, method=not isinstance(raw, staticmethod))
         self._add(mark.name, function, mark.settings, signature.input_type, signature, attribute)
+
+    def _add_function_moved(self, function: Any, namespace: Namespace) -> None:
+        if self._class is not None:
+            raise DefinitionError(f"workflow {self.name!r} is a class, {self._class.__name__!r}: mark a method of it with @mesh.on_moved()")
+        if isinstance(function, type | Step) or not callable(function) or any(spec.function is function for spec in self._specs.values()):
+            raise DefinitionError(f"{function!r} can't be on_moved of workflow {self.name!r}: use a function that is no step")
+        self._add_moved(function, "", namespace)
+
+    def _add_moved(self, raw: Any, attribute: str, namespace: Namespace) -> None:
+        moved = read_moved(raw, attribute, self.name, self.settings.sticky, namespace)
+        if self._moved is not None:
+            raise DefinitionError(f"workflow {self.name!r} has two on_moved methods, {self._moved.name!r} and {moved.name!r}: keep one")
+        self._moved = moved
 
     def add_step(self, function: Callable[..., Any], options: StepOptions, namespace: Namespace) -> Step[I, Any]:
         """Add a function as a step; `step` is the decorator for it.
@@ -150,6 +189,8 @@ class Workflow(Startable[I, Any]):
     def _add(
         self, name: str, function: Callable[..., Any], settings: StepSettings, input_type: Any, signature: Any, attribute: str
     ) -> StepSpec:
+        if self._moved is not None and self._moved.function is function:
+            raise DefinitionError(f"{self._moved.name!r} is on_moved of workflow {self.name!r}: it can't be a step too")
         if name in self._specs:
             raise DefinitionError(f"workflow {self.name!r} has two steps called {name!r}: rename one")
         kind = self.input_type if is_untyped(input_type) else input_type
@@ -239,7 +280,7 @@ class Workflow(Startable[I, Any]):
         if instance is None and self._class is not None:
             instance = _instantiate(self._class)
         steps = [bind_step(self._specs[step.name], index, step, instance) for index, step in enumerate(definition.steps)]
-        return BoundWorkflow(definition, steps)
+        return BoundWorkflow(definition, steps, None if self._moved is None else bind_moved(self._moved, instance))
 
     def __repr__(self) -> str:
         return f"<Workflow {self._name!r} of {len(self._specs)} steps>"
@@ -334,16 +375,11 @@ def function_name(function: Callable[..., Any]) -> str:
     return str(getattr(inner, "__name__", ""))
 
 
-def _marked_methods(cls: type) -> list[tuple[str, Any, StepMark]]:
-    """Methods marked as steps, base classes first, each attribute as the class itself has it."""
+def _methods(cls: type) -> Iterator[tuple[str, Any]]:
+    """What may be marked, base classes first, each attribute as the class itself has it."""
     attributes: Mapping[str, None] = {name: None for base in reversed(cls.__mro__) for name in vars(base)}
-    found = []
     for name in attributes:
-        raw = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
-        mark = mark_of(raw)
-        if mark is not None:
-            found.append((name, raw, mark))
-    return found
+        yield name, next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
 
 
 def _instantiate(cls: type) -> object:

@@ -17,6 +17,10 @@ class Holder:
     slots: int
     running: dict[str, wire.Assign] = field(default_factory=dict)
     lent: set[str] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)
+    """Workflows that it does not register any more."""
+    kept: set[str] = field(default_factory=set)
+    """Runs that it keeps something for in `context.local`."""
 
     @property
     def sender(self) -> Sender:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from msgspec import structs
 
 from mesh.core.inputs import LanesLost
+from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from tests.core.holder import Holder
 from tests.core.workflows import chain, diamond
@@ -37,7 +38,8 @@ def live(world: World, seed: int, steps: int, *, deaths: float = 0.0) -> list[st
                 _happen(world, rng, runs, step)
         world.check_ledger()
         world.core.settle()
-        assert not world.core.take(), "a decision was left half done"
+        left = world.core.take()
+        assert not left, f"a decision was left half done: {left}"
     return runs
 
 
@@ -137,5 +139,5 @@ def end_everything(world: World) -> None:
         world.pass_time(10_000)
         if not world.state.runs:
             return
-    waiting = [world.core.waiting_reason(step) for run in world.state.runs.values() for step in run.steps]
+    waiting = [waiting_for(world.state, step).cause for run in world.state.runs.values() for step in run.steps]
     raise AssertionError(f"{len(world.state.runs)} runs do not end: {waiting[:5]}")

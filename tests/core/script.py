@@ -185,9 +185,12 @@ class _Player:
         return lines or ["nothing"]
 
     def _order(self, order: wire.Order) -> str:
+        if isinstance(order, wire.Forget):
+            return f"forget {self._run(order.run)} ({order.reason})"
         name = f"{self._run(order.run)}.{order.step}" if isinstance(order, wire.Withdraw) else f"{self._run(order.run)}.{order.name}"
         if isinstance(order, wire.Withdraw):
-            return f"withdraw {name}@{order.attempt} ({order.reason})"
+            unless = " unless started" if order.unless_started else ""
+            return f"withdraw {name}@{order.attempt} ({order.reason}){unless}"
         self.assigns[(order.run, order.step, order.attempt)] = order
         parents = " ".join(f"{parent}={bytes(output).decode()}" for parent, output in order.parents.items())
         return " ".join(filter(None, (f"assign {name}@{order.attempt}", order.token, parents)))

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
 from msgspec import Raw
 
 from mesh.core.check import check
 from mesh.core.core import Core
-from mesh.core.effects import Effects, Teller, assign
+from mesh.core.effects import Effects, Teller, assign, withdrawals
 from mesh.core.image import digest, encode_image, image, load
 from mesh.core.inputs import SELF, EventArrived, Sender, TermBegan, TimePassed, WorkerVanished
 from mesh.core.records import Fact, RunFinished, RunRefused, RunStarted, StepFinished, StepReleased
@@ -27,6 +25,7 @@ from mesh.core.step import READY, Step
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
+from tests.core.comparing import encoded, once, order_of
 from tests.core.holder import Holder
 
 T0 = 1_700_000_000_000
@@ -82,7 +81,7 @@ class World:
         for twin, _ in self.twins:
             twin.begin(self.now)
             twin.decide(input, sender)
-            assert _encoded(twin.take()) == _encoded(facts)
+            assert encoded(twin.take()) == encoded(facts)
         self._deliver(facts)
         check(self.state)
         return facts
@@ -132,7 +131,7 @@ class World:
     def resend(self) -> None:
         """After a takeover: what is recorded, unanswered and in no lane is sent again, as is what must stop."""
         there = {order.token for lane in (*self.shared.values(), *self.redelivered.values()) for order in lane}
-        there |= {order.token for lane in self.private.values() for order in lane}
+        there |= {order.token for lane in self.private.values() for order in lane if isinstance(order, wire.Assign)}
         there |= {token for holder in (*self.workers.values(), *self.dead) for token in holder.running}
         for token, attempt in self.state.attempts.items():
             if not attempt.held and token not in there:
@@ -141,9 +140,8 @@ class World:
                 else:
                     assert attempt.pool is not None
                     self.shared.setdefault(attempt.pool.id, []).append(assign(attempt))
-            elif attempt.held and attempt.worker is not None and attempt.step.current is not attempt:
-                order = wire.Withdraw(attempt.step.run.id, attempt.step.index, attempt.number, token, "the run is over")
-                self.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
+        for address, orders in withdrawals(self.state).private.items():
+            self.private.setdefault(address, []).extend(orders)
 
     def _follow(self, facts: list[Fact]) -> None:
         self.journal += [(self.state.now, fact) for fact in facts]
@@ -180,7 +178,7 @@ class World:
                     continue
                 for step in left:
                     served = step.action in attempt.pool.actions  # type: ignore[union-attr]
-                    assert not served or _order(step) > _order(attempt.step), f"{step.action} waits, {attempt.step.action} went out"
+                    assert not served or order_of(step) > order_of(attempt.step), f"{step.action} waits, {attempt.step.action} went out"
 
     def replayed(self) -> State:
         """A cold replay of the journal."""
@@ -234,18 +232,7 @@ class World:
 
     def take(self, holder: Holder) -> list[wire.Assign]:
         """The worker takes what its lanes hold, private first, as far as it has room."""
-        taken = []
-        lane = self.private.get((holder.id, holder.incarnation), [])
-        for order in list(lane):
-            if order not in lane:  # a withdrawal took it away
-                continue
-            if isinstance(order, wire.Withdraw):
-                lane.remove(order)
-                self._withdrawn(holder, lane, order)
-            elif holder.room > 0:
-                lane.remove(order)
-                taken.append(order)
-                holder.running[order.token] = order
+        taken = self._take_private(holder)
         worker = self.state.workers.get(holder.id)
         if worker is not None and worker.incarnation == holder.incarnation and not worker.draining:
             for order in self.redelivered.pop(worker.pool.id, []):
@@ -259,13 +246,38 @@ class World:
             self.executed.append((order.run, order.step, order.attempt, holder.id))
         return taken
 
+    def _take_private(self, holder: Holder) -> list[wire.Assign]:
+        taken = []
+        lane = self.private.get((holder.id, holder.incarnation), [])
+        for order in list(lane):
+            if order not in lane:  # a withdrawal took it away
+                continue
+            if isinstance(order, wire.Withdraw):
+                lane.remove(order)
+                self._withdrawn(holder, lane, order)
+            elif isinstance(order, wire.Forget):
+                lane.remove(order)
+                holder.kept.discard(order.run)
+            elif order.workflow in holder.forgotten:
+                lane.remove(order)
+                self.give_back(holder, order, wire.RETURNED_UNKNOWN_ACTION)
+            elif holder.room > 0:
+                lane.remove(order)
+                taken.append(order)
+                holder.running[order.token] = order
+                if self.state.flows[order.workflow].sticky:
+                    holder.kept.add(order.run)
+        return taken
+
     def _withdrawn(self, holder: Holder, lane: list[wire.Order], order: wire.Withdraw) -> None:
-        if order.token in holder.running:
+        if order.token in holder.running and order.unless_started:
+            self.accept(holder, holder.running[order.token])
+        elif order.token in holder.running:
             error = wire.StepError("StepCancelled", order.reason)
             report = wire.Failed(order.run, order.step, order.attempt, order.token, error, wire.FAILED_CANCELLED, wire.RETRY_NEVER)
             self.answer(holder, order.token, report)
         else:
-            lane[:] = [other for other in lane if other.token != order.token]
+            lane[:] = [other for other in lane if isinstance(other, wire.Forget) or other.token != order.token]
             self.decide(wire.Returned(order.run, order.step, order.attempt, order.token, "withdrawn"), holder.sender)
 
     def answer(self, holder: Holder, token: str, report: wire.Report) -> None:
@@ -274,9 +286,13 @@ class World:
         self.decide(report, holder.sender)
 
     def finish(self, holder: Holder, order: wire.Assign, output: bytes = b"1") -> None:
+        run = self.state.runs.get(order.run)
+        if run is not None and len(run.flow.finals) == 1 and run.flow.finals[0] == order.step:
+            holder.kept.discard(order.run)
         self.answer(holder, order.token, wire.Finished(order.run, order.step, order.attempt, order.token, Raw(output)))
 
     def fail(self, holder: Holder, order: wire.Assign, kind: str = "error", retry: int = 0) -> None:
+        holder.kept.discard(order.run)
         error = wire.StepError("ValueError", "no")
         self.answer(holder, order.token, wire.Failed(order.run, order.step, order.attempt, order.token, error, kind, retry))
 
@@ -361,11 +377,11 @@ class World:
     def check_once(self) -> None:
         """Nothing was doubled: starts, completions, ends, and attempts given to workers."""
         facts = [fact for _, fact in self.journal]
-        _once((f.run, f.step) for f in facts if isinstance(f, StepFinished))
-        _once(f.run for f in facts if isinstance(f, RunFinished | RunRefused))
-        _once(f.run for f in facts if isinstance(f, RunStarted | RunRefused))
-        _once((f.run, f.step, f.attempt) for f in facts if isinstance(f, StepReleased))
-        _once(executed[:3] for executed in self.executed)
+        once((f.run, f.step) for f in facts if isinstance(f, StepFinished))
+        once(f.run for f in facts if isinstance(f, RunFinished | RunRefused))
+        once(f.run for f in facts if isinstance(f, RunStarted | RunRefused))
+        once((f.run, f.step, f.attempt) for f in facts if isinstance(f, StepReleased))
+        once(executed[:3] for executed in self.executed)
 
     def check_ledger(self) -> None:
         """When nothing is in flight, the ledger knows what the workers hold, and nobody holds more than it has."""
@@ -379,16 +395,3 @@ class World:
             for token in holder.running:
                 attempt = self.state.attempts.get(token)
                 assert attempt is None or attempt.worker is worker or token in attempt.pool.out  # type: ignore[union-attr]
-
-
-def _order(step: Step) -> tuple[int, int, int]:
-    return (-step.priority, step.run.number, step.mark)
-
-
-def _once(things: Iterator[object]) -> None:
-    twice = [thing for thing, count in Counter(things).items() if count > 1]
-    assert not twice, twice[:5]
-
-
-def _encoded(facts: list[Fact]) -> list[bytes]:
-    return [msgspec.json.encode(fact) for fact in facts]

@@ -110,7 +110,10 @@ def test_the_story_is_told(watched: Watched) -> None:
     assert re.search(r"scheduler-\d leads, \d+\.\d s after the kill", text)
     assert re.search(r"every file is indexed exactly once: (\d+) files, \1 runs", text)
     assert re.search(r"\d+ steps were retried because of the deaths of worker-\d and scheduler-\d", text)
-    assert text.count("✓") == 6
+    assert re.search(r"\d+ sticky runs: [\d,]+ steps on worker-\d and worker-\d found their file in memory, \d+ did not\n", text)
+    assert re.search(r"\d+ runs? moved to another worker because of the death of worker-\d\n", text)
+    assert re.search(r"✓ every file's steps ran on one worker(, but for the \d+ runs? that moved .*)?\n", text)
+    assert text.count("✓") == 7
     assert "✗" not in text
 
 
@@ -128,6 +131,17 @@ def test_prometheus_saw_the_deaths(watched: Watched) -> None:
     assert saw.value("max(mesh_scheduler_term)") > 1
     indexed = saw.value('sum(max_over_time(mesh_steps_finished_total{action="index-file:summarise",outcome="succeeded"}[10m]))')
     assert indexed > 300
+
+
+def test_prometheus_saw_sticky_runs(watched: Watched) -> None:
+    saw = watched.prometheus
+    steps = "sum(max_over_time(mesh_worker_sticky_steps_total{{{}}}[10m]))"
+    ended = saw.value('sum(max_over_time(mesh_runs_finished_total{workflow="index-file",outcome="succeeded"}[10m]))')
+    hits, misses = saw.value(steps.format('result="hit"')), saw.value(steps.format('result="miss"'))
+    assert hits > ended, "a run that stays has three"
+    assert misses < hits / 10
+    kept = "sum(mesh_worker_sticky_runs and on(instance) (up == 1)) + max(sum by (instance) (mesh_worker_sticky_evictions_total))"
+    saw.wait_for(lambda: [float(each["value"][1]) for each in saw.query(kept)] == [0.0], "no entry kept, none evicted")
 
 
 def test_no_slot_stays_taken(watched: Watched) -> None:

@@ -4,58 +4,18 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nats
 import pytest
 
 from mesh.cli.modules import load_worker
-from mesh.server import EmbeddedServer
 from mesh_sdk import Mesh
 from tests.cli.processes import Running, mesh, mesh_json
+from tests.examples.programs import EXAMPLES, eventually, program, runs, worker_program, workers
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-WITHIN_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("examples")
-    with EmbeddedServer(folder / "nats") as server, Running("scheduler", folder=folder, url=server.url) as scheduler:
-        scheduler.line("ready")
-        yield server.url
-
-
-def program(path: str, *arguments: str, url: str) -> str:
-    """Run an example as a program to its end; what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / path), *arguments], env=os.environ | {"MESH_URL": url}, capture_output=True, text=True, timeout=40
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def eventually(answer: Any) -> Any:
-    """What `answer()` gives once that is anything."""
-    deadline = time.monotonic() + WITHIN_S
-    while not (found := answer()):
-        assert time.monotonic() < deadline, f"nothing within {WITHIN_S:g} s"
-        time.sleep(0.05)
-    return found
-
-
-def workers(url: str) -> list[Any]:
-    return [worker for worker in mesh_json("workers", "list", folder=EXAMPLES, url=url) if worker["name"] == "test-worker"]
-
-
-def runs(workflow: str, url: str) -> list[Any]:
-    return [run for run in mesh_json("runs", "list", "--workflow", workflow, folder=EXAMPLES, url=url) if run["status"] == "succeeded"]
+LINES_MAX = 100
 
 
 def test_hello(url: str) -> None:
@@ -131,17 +91,11 @@ def test_any_nats_client_publishes_events(url: str) -> None:
     [("reference/declaring_a_worker.py", "simple", 100), ("reference/registering_workflows.py", "MyWorkflow", 4)],
 )
 def test_reference_programs_start_their_worker(path: str, workflow: str, slots: int, url: str) -> None:
-    process = subprocess.Popen([sys.executable, str(EXAMPLES / path)], env=os.environ | {"MESH_URL": url})
-    try:
-        [worker] = eventually(lambda: workers(url))
+    with worker_program(path, url=url):
+        [worker] = workers(url)
         assert worker["slots"] == slots
         assert mesh_json("run", workflow, "{}", "--wait", folder=EXAMPLES, url=url)["output"] == {"worker": "test-worker"}
-        process.terminate()
-        assert process.wait(WITHIN_S) == 0
-        eventually(lambda: not workers(url))
-    finally:
-        process.kill()
-        process.wait()
+    eventually(lambda: not workers(url))
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "client.py"))  # a program, no worker
@@ -157,4 +111,4 @@ def test_an_example_holds_one_worker_and_starts_nothing_when_imported(name: str,
 def test_an_example_is_short_and_says_how_to_try_it(path: Path) -> None:
     text = path.read_text()
     assert "mesh dev examples/" in (ast.get_docstring(ast.parse(text)) or "")
-    assert len(text.splitlines()) <= 60
+    assert len(text.splitlines()) <= LINES_MAX

@@ -16,12 +16,16 @@ def full_worker() -> WorkerMetrics:
         executor_threads=lambda: 5,
         executor_threads_busy=lambda: 1,
         reports_buffered=lambda: 3,
+        sticky_runs=lambda: 4,
         nats_connected=lambda: 1,
     )
-    metrics.registered("abc", ["index:read", "index:parse"])
+    metrics.registered("abc", ["index:read", "index:parse"], ["index"])
     metrics.step_started("index:read")
     metrics.step_finished("index:read", "succeeded", 0.2)
     metrics.steps_returned("full", 2)
+    metrics.sticky_step("index", "hit")
+    metrics.sticky_arrived("index")
+    metrics.sticky_evicted("index")
     metrics.loop_lag(0.002)
     metrics.reconnected()
     metrics.dead_letter()
@@ -51,6 +55,8 @@ def full_scheduler(leader: int = 1) -> SchedulerMetrics:
     metrics.run_started("index")
     metrics.run_finished("index", "succeeded", 0.5)
     metrics.retry("lost")
+    metrics.sticky_move("gone")
+    metrics.recalled()
     metrics.dead_letter("reports")
     metrics.reconnected()
     return metrics

@@ -31,6 +31,10 @@ WORKER_NAMES = {
     "mesh_nats_connected",
     "mesh_nats_reconnects_total",
     "mesh_steps_returned_total",
+    "mesh_worker_sticky_steps_total",
+    "mesh_worker_sticky_arrivals_total",
+    "mesh_worker_sticky_evictions_total",
+    "mesh_worker_sticky_runs",
     "mesh_dead_letters_total",
 }
 SCHEDULER_NAMES = {
@@ -56,6 +60,8 @@ SCHEDULER_NAMES = {
     "mesh_pool_slots_used",
     "mesh_events_total",
     "mesh_assignments_total",
+    "mesh_sticky_moves_total",
+    "mesh_steps_recalled_total",
     "mesh_nats_connected",
     "mesh_nats_reconnects_total",
 }
@@ -108,6 +114,10 @@ def test_a_step_is_counted_where_it_belongs() -> None:
     assert 'mesh_steps_finished_total{action="index:read",outcome="succeeded"} 1.0' in shown
     assert 'mesh_step_execution_seconds_sum{action="index:read"} 0.2' in shown
     assert 'mesh_steps_returned_total{reason="full"} 2.0' in shown
+    assert 'mesh_worker_sticky_steps_total{result="hit",workflow="index"} 1.0' in shown
+    assert 'mesh_worker_sticky_steps_total{result="miss",workflow="index"} 0.0' in shown
+    assert 'mesh_worker_sticky_arrivals_total{workflow="index"} 1.0' in shown
+    assert 'mesh_worker_sticky_evictions_total{workflow="index"} 1.0' in shown
 
 
 def test_frames_and_records_are_counted() -> None:

@@ -119,6 +119,68 @@ def test_a_task_is_a_workflow_of_one_step():
     assert step_name(bare) == "bare"
 
 
+def test_on_moved_is_bound_to_the_instance_and_stays_what_it_was():
+    class Base:
+        @mesh.on_moved()
+        async def rebuild(self, context: Context):
+            return type(self).__name__
+
+    @mesh.workflow(sticky=StickyStrategy.SOFT)
+    class Derived(Base):
+        @mesh.step()
+        def only(self, context: Context): ...
+
+        def rebuild(self, context: Context):
+            return "not marked, so not called"
+
+    @mesh.workflow(name="Other", sticky=StickyStrategy.HARD)
+    class Inheriting(Base):
+        @mesh.step()
+        def only(self, context: Context): ...
+
+    assert find_workflow(Derived)[0].bind().on_moved is None
+    bound = find_workflow(Inheriting)[0].bind().on_moved
+    assert bound is not None
+    assert bound.is_async
+    with pytest.raises(StopIteration) as returned:
+        bound.invoke(CONTEXT).send(None)
+    assert returned.value.value == "Inheriting"
+
+    @mesh.workflow(sticky=StickyStrategy.SOFT)
+    class Static:
+        @mesh.step()
+        def only(self, context: Context): ...
+
+        @mesh.on_moved()
+        @staticmethod
+        def rebuild(context: Context):
+            return context
+
+    static = find_workflow(Static)[0].bind().on_moved
+    assert static is not None
+    assert not static.is_async
+    assert static.invoke(CONTEXT) is CONTEXT
+
+
+def test_on_moved_of_functions():
+    flow = mesh.workflow(name="flow", sticky=StickyStrategy.SOFT)
+
+    @flow.step()
+    def only(ctx: Context): ...
+
+    before = flow.definition()
+
+    @flow.on_moved()
+    def rebuild(ctx: Context):
+        return ctx
+
+    assert rebuild(CONTEXT) is CONTEXT
+    bound = flow.bind().on_moved
+    assert bound is not None
+    assert bound.invoke(CONTEXT) is CONTEXT
+    assert flow.definition() == before, "workers that differ in it alone run the same steps"
+
+
 def test_equal_definitions_have_equal_digests_and_others_have_not():
     def make(**options: Any) -> str:
         workflow = mesh.workflow(name="same")

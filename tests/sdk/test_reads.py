@@ -36,6 +36,23 @@ async def test_a_run_is_read(mesh: Mesh, scheduler: Scheduler):
     assert await mesh.ref("1" * 32).status() == "succeeded"
 
 
+async def test_what_a_run_waits_for_is_told_in_words_and_in_parts(mesh: Mesh, scheduler: Scheduler):
+    text = "waiting: worker w-1 is away (since 2025-01-31T10:00:00.000Z, moves to another worker at 2025-01-31T10:00:05.000Z)"
+    wait = {"kind": "worker", "cause": "worker w-1 is away", "step": "b", "worker": "w-1", "then": "moves to another worker"}
+    times = {"since": "2025-01-31T10:00:00Z", "until": "2025-01-31T10:00:05Z"}
+    sticky = {"sticky": "SOFT", "worker": "w-1", "moves": 2}
+    scheduler.answers["runs.get"] = lambda body: {"ok": {**RUN, **sticky, "status": "waiting", "waiting": text, "wait": wait | times}}
+    run = await mesh.runs.get("1" * 32)
+    assert "w-1" in str(run.waiting)
+    assert (run.sticky, run.worker, run.moves) == ("SOFT", "w-1", 2)
+    assert run.wait is not None
+    assert (run.wait.kind, run.wait.worker, run.wait.step, run.wait.then) == ("worker", "w-1", "b", "moves to another worker")
+    assert (run.wait.since, run.wait.until) == (datetime(2025, 1, 31, 10, tzinfo=UTC), datetime(2025, 1, 31, 10, 0, 5, tzinfo=UTC))
+    scheduler.answers["runs.get"] = lambda body: {"ok": RUN}
+    run = await mesh.runs.get("1" * 32)
+    assert (run.wait, run.sticky, run.worker, run.moves) == (None, "", None, 0)
+
+
 async def test_runs_are_listed_by_pages(mesh: Mesh, scheduler: Scheduler):
     scheduler.answers["runs.list"] = lambda body: {"ok": {"runs": [RUN, RUN], "next": "cursor"}}
     since = datetime(2025, 1, 31, 11, tzinfo=timezone(timedelta(hours=1)))
@@ -74,10 +91,10 @@ async def test_errors_of_the_leader_are_raised(mesh: Mesh, scheduler: Scheduler)
 
 
 async def test_workers_and_workflows_are_listed(mesh: Mesh, scheduler: Scheduler):
-    worker = {"id": "w-1", "name": "n", "pool": "p", "slots": 5, "used": 2, "running": 1, "reserved": 1, "actions": ["a:b"]}
+    worker = {"id": "w-1", "name": "n", "pool": "p", "slots": 5, "used": 2, "running": 1, "reserved": 1, "bound": 3, "actions": ["a:b"]}
     scheduler.answers["workers.list"] = lambda body: {"ok": [{**worker, "labels": {"gpu": "a100", "size": 3}, "state": "ready"}]}
     [found] = await mesh.workers.list()
-    assert (found.id, found.slots, found.used, found.labels) == ("w-1", 5, 2, {"gpu": "a100", "size": 3})
+    assert (found.id, found.slots, found.used, found.bound, found.labels) == ("w-1", 5, 2, 3, {"gpu": "a100", "size": 3})
     scheduler.answers["workflows.list"] = lambda body: {"ok": [{"name": "w", "steps": [{"name": "b", "parents": ["a"]}]}]}
     [workflow] = await mesh.workflows.list()
     assert workflow.steps[0].parents == ["a"]

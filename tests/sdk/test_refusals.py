@@ -110,6 +110,123 @@ def needs_arguments() -> None:
     mesh.worker("w", workflows=[Needy])
 
 
+SOFT = StickyStrategy.SOFT
+
+
+def moved_twice() -> None:
+    @mesh.workflow(sticky=SOFT)
+    class Twice:
+        @mesh.step()
+        def a(self, context): ...
+        @mesh.on_moved()
+        def one(self, context): ...
+        @mesh.on_moved()
+        def two(self, context): ...
+
+
+def moved_twice_by_inheritance() -> None:
+    class Base:
+        @mesh.on_moved()
+        def one(self, context): ...
+
+    @mesh.workflow(sticky=SOFT)
+    class Derived(Base):
+        @mesh.step()
+        def a(self, context): ...
+        @mesh.on_moved()
+        def two(self, context): ...
+
+
+def moved_twice_by_one_name() -> None:
+    class Twice:
+        @mesh.on_moved()
+        def one(self, context): ...
+        @mesh.on_moved()
+        def one(self, context): ...  # noqa: F811 - what the test is about
+
+
+def moved_that_is_a_step() -> None:
+    class Both:
+        @mesh.on_moved()
+        @mesh.step()
+        def a(self, context): ...
+
+
+def step_that_is_moved() -> None:
+    class Both:
+        @mesh.step()
+        @mesh.on_moved()
+        def a(self, context): ...
+
+
+def moved_named_as_a_step() -> None:
+    class Both:
+        @mesh.step()
+        def a(self, context): ...
+        @mesh.on_moved()
+        def a(self, context): ...  # noqa: F811 - what the test is about
+
+
+def step_named_as_moved() -> None:
+    class Both:
+        @mesh.on_moved()
+        def a(self, context): ...
+        @mesh.step()
+        def a(self, context): ...  # noqa: F811 - what the test is about
+
+
+def moved_of_a_class(made: Callable[..., Any], **options: Any) -> Define:
+    def define() -> None:
+        class Moving:
+            @mesh.step()
+            def a(self, context): ...
+
+        Moving.rebuild = mesh.on_moved()(made)  # type: ignore[attr-defined]
+        mesh.workflow(**options)(Moving)
+
+    return define
+
+
+def moved_with_input(self, order, context): ...
+
+
+def moved_alone(self): ...
+
+
+def moved_generator(self, context):
+    yield 1
+
+
+def moved_function(*functions: Any, sticky: StickyStrategy | None = SOFT) -> Define:
+    def define() -> None:
+        flow = mesh.workflow(name="flow", sticky=sticky)
+        made = flow.step()(step)
+        for function in functions:
+            flow.on_moved()(made if function is None else function)
+
+    return define
+
+
+def moved_function_of_a_class() -> None:
+    flow = mesh.workflow(name="flow", sticky=SOFT)
+
+    @flow
+    class Flow:
+        @mesh.step()
+        def a(self, context): ...
+
+    flow.on_moved()(step)
+
+
+def moved_function_that_becomes_a_step() -> None:
+    flow = mesh.workflow(name="flow", sticky=SOFT)
+    flow.on_moved()(step)
+    flow.step()(step)
+
+
+def rebuild(ctx): ...
+
+
 def generator(ctx):
     yield 1
 
@@ -194,7 +311,31 @@ CASES: list[tuple[str, Define, str]] = [
     ("skip_if", task(skip_if="x"), "skip_if='x'"),
     ("on_failure", workflow(on_failure=step), "on_failure"),
     ("mesh.concurrency", lambda: mesh.concurrency(max_runs=1), "not supported by this version yet"),
-    ("mesh.on_moved", lambda: mesh.on_moved(), "not supported by this version yet"),
+    ("two on_moved", moved_twice, "workflow 'Twice' has two on_moved methods, 'one' and 'two': keep one"),
+    ("two on_moved by inheritance", moved_twice_by_inheritance, "'one' and 'two'"),
+    ("two on_moved of one name", moved_twice_by_one_name, "two on_moved methods called 'one'"),
+    ("on_moved on a step", moved_that_is_a_step, "step 'a' can't be the on_moved method too"),
+    ("step on an on_moved", step_that_is_moved, "'a' is marked with @mesh.on_moved()"),
+    ("on_moved named as a step", moved_named_as_a_step, "step 'a' can't be the on_moved method too"),
+    ("step named as on_moved", step_named_as_moved, "'a' is marked with @mesh.on_moved()"),
+    ("on_moved without sticky", moved_of_a_class(rebuild), "on_moved 'rebuild' of workflow 'Moving' would never be called"),
+    ("on_moved with the input", moved_of_a_class(moved_with_input, sticky=SOFT), "takes two parameters: it takes the context alone"),
+    ("on_moved without a context", moved_of_a_class(moved_alone, sticky=SOFT), "'rebuild' of workflow 'Moving' takes 0 parameters"),
+    ("on_moved that yields", moved_of_a_class(moved_generator, sticky=SOFT), "is a generator"),
+    ("on_moved of an object", lambda: mesh.on_moved()(3), "@mesh.on_moved() decorates a method, this is 3"),  # type: ignore[type-var]
+    ("on_moved of a class", lambda: mesh.on_moved()(Order), "Order"),
+    ("on_moved without parentheses", lambda: mesh.on_moved(step), "parentheses"),  # type: ignore[arg-type]
+    ("option of on_moved", lambda: mesh.on_moved(timeout="1s"), "no option 'timeout'"),  # type: ignore[arg-type]
+    ("function on_moved without sticky", moved_function(rebuild, sticky=None), "'rebuild' of workflow 'flow' would never be called"),
+    ("function on_moved twice", moved_function(rebuild, lambda ctx: None), "two on_moved methods, 'rebuild' and '<lambda>'"),
+    ("function on_moved that is a step", moved_function(step), "use a function that is no step"),
+    ("on_moved of a Step", moved_function(None), "<Step flow:step> can't be on_moved of workflow 'flow'"),
+    ("function on_moved with the input", moved_function(lambda order, ctx: None), "takes two parameters"),
+    ("function on_moved of a class", moved_function_of_a_class, "workflow 'flow' is a class, 'Flow'"),
+    ("function on_moved, then a step", moved_function_that_becomes_a_step, "'step' is on_moved of workflow 'flow': it can't be a step too"),
+    ("function on_moved without parentheses", lambda: mesh.workflow(name="w").on_moved(step), "parentheses"),  # type: ignore[arg-type]
+    ("sticky runs of a worker", lambda: mesh.worker("w", sticky_runs=0), "sticky_runs of worker 'w' is 0"),
+    ("sticky runs that are none", lambda: mesh.worker("w", sticky_runs="many"), "'many'"),  # type: ignore[arg-type]
     ("negative slots of a worker", lambda: mesh.worker("w", slots=-1), "-1"),
     ("slots and max_runs", lambda: mesh.worker("w", slots=1, max_runs=2), "max_runs=2"),
     ("worker id", lambda: mesh.worker("w", id="a.b"), "'a.b'"),

@@ -52,7 +52,11 @@ async def test_a_task_validates_its_input_and_reads_its_output(mesh: Mesh, sched
     assert len(scheduler.starts) == 1
 
 
+BINDING = {"sticky": "HARD", "here": True, "known": True}
+
+
 async def test_start_gives_a_reference_and_all_options_travel(mesh: Mesh, scheduler: Scheduler):
+    scheduler.answers["workers.binding"] = lambda body: {"ok": BINDING}
     ref = await mesh.start("sticky one", [1], priority=3, metadata={"tenant": "a"}, delay="10m", sticky_worker="w-3")
     [(_, start)] = scheduler.starts or await _first(scheduler)
     assert start.run == ref.run_id
@@ -75,7 +79,7 @@ async def _first(scheduler: Scheduler) -> list:
         ({"metadata": {"a": 1}}, "{'a': 1}"),
         ({"delay": "soon"}, "'soon'"),
         ({"key": ""}, "''"),
-        ({"sticky_worker": "w-1"}, "not sticky"),
+        ({"sticky_worker": 5}, "5"),
     ],
 )
 async def test_a_start_option_that_cannot_be_is_refused(mesh: Mesh, scheduler: Scheduler, options: dict, said: str):
@@ -83,6 +87,46 @@ async def test_a_start_option_that_cannot_be_is_refused(mesh: Mesh, scheduler: S
         await mesh.start("echo", 1, **options)
     assert said in str(refused.value)
     assert not scheduler.starts
+
+
+@pytest.mark.parametrize(
+    ("binding", "said"),
+    [
+        ({"sticky": ""}, "the workflow is not sticky"),
+        ({"lacks": ["echo:a"], "others": ["w-2", "w-3"], "others_have_it": True}, "does not register echo:a; these have it: w-2, w-3"),
+        ({"known": False, "others": [f"w-{n}" for n in range(6)]}, "there are: w-0, w-1, w-2, w-3, w-4, …"),
+        ({"known": False}, "no worker is there to be named"),
+    ],
+)
+async def test_a_worker_that_a_run_cannot_be_bound_to_is_refused(mesh: Mesh, scheduler: Scheduler, binding: dict, said: str):
+    scheduler.answers["workers.binding"] = lambda body: {"ok": {**BINDING, **binding}}
+    scheduler.answers["runs.list"] = lambda body: {"ok": {"runs": [], "next": None}}
+    with pytest.raises(InvalidInput) as refused:
+        await mesh.start("echo", 1, sticky_worker="w-1")
+    assert said in str(refused.value)
+    lost = mesh.start_nowait("echo", 1, sticky_worker="w-1")
+    assert await mesh.run("echo", 2) == 2
+    with pytest.raises(InvalidInput, match="w-1"):
+        await lost.accepted()
+    assert [bytes(start.input) for _, start in scheduler.starts] == [b"2"]
+
+
+async def test_a_worker_that_a_run_was_on_is_no_stranger(mesh: Mesh, scheduler: Scheduler):
+    """The slots bucket of a lone server that was restarted has no row of it."""
+    scheduler.answers["workers.binding"] = lambda body: {"ok": {**BINDING, "here": False, "known": False}}
+    scheduler.answers["runs.list"] = lambda body: {"ok": {"runs": [{}], "next": None}}
+    assert await mesh.run("echo", 1, sticky_worker="w-1") == 1
+    assert scheduler.calls[-1] == ("runs.list", {"worker": "w-1", "limit": 1})
+
+
+async def test_many_runs_on_one_worker_are_checked_once(mesh: Mesh, scheduler: Scheduler):
+    scheduler.answers["workers.binding"] = lambda body: {"ok": BINDING}
+    assert await mesh.run_many("echo", range(20), sticky_worker="w-1") == list(range(20))
+    assert scheduler.calls == [("workers.binding", {"worker": "w-1", "workflow": "echo"})]
+    assert await mesh.run_many("echo", [], sticky_worker="w-1") == []
+    scheduler.answers["workers.binding"] = lambda body: {"ok": []}
+    with pytest.raises(MeshError, match="are both of one version"):
+        await mesh.run("echo", 1, sticky_worker="w-1")
 
 
 async def test_an_unknown_start_option_is_a_type_error(mesh: Mesh):

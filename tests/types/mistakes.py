@@ -26,4 +26,5 @@ async def wrong() -> None:
     print(text)
 
 
+mesh.on_moved(timeout="1s")  # type: ignore  # pyright: ignore[reportArgumentType]
 mesh.workflow(name="w", retries=3)  # type: ignore  # pyright: ignore[reportCallIssue]

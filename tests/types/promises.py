@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, assert_type
 
 from pydantic import BaseModel
 
-from mesh_sdk import Context, EventRef, Mesh, RunInfo, RunList, RunRef, Spawn, Step, Task, WorkerInfo, Workflow
+from mesh_sdk import Context, EventRef, Mesh, RunInfo, RunList, RunRef, Spawn, Step, StickyStrategy, Task, WorkerInfo, Workflow
 
 
 class Order(BaseModel):
@@ -125,6 +125,28 @@ class Plain:
 
 
 plain: type[Plain] = Plain
+
+
+@mesh.workflow(sticky=StickyStrategy.SOFT)
+class Moving:
+    @mesh.step()
+    def only(self, context: Context) -> None: ...
+
+    @mesh.on_moved()
+    async def rebuild(self, context: Context) -> int:
+        context.local["built"] = context.moved
+        return 3
+
+
+rebuild: Callable[[Context], Coroutine[Any, Any, int]] = Moving().rebuild
+
+
+@fulfil.on_moved()
+def refill(ctx: Context[Order]) -> str:
+    return ctx.run_id
+
+
+restored: Callable[[Context[Order]], str] = refill
 
 
 # ---- by name, children, reading

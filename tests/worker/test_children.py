@@ -159,6 +159,20 @@ async def test_a_retry_finds_the_child_of_the_attempt_before_and_asks_for_its_en
         await leader.last_of(first.token)
 
 
+async def test_a_retry_finds_its_sticky_child_where_that_is_not_registered_any_more(leader: Leader, mesh: Mesh):
+    @mesh.task()
+    async def parent(ctx: Context) -> Any:
+        return await ctx.spawn_workflow("Child", {"n": 1}, sticky=True).result()
+
+    async with running(mesh.worker("clerk", slots=2, workflows=[parent], id="w-1")):
+        child = "0" * 32
+        leader.results[child] = _done(child, 7)
+        known = ("Child#0", ids.content_digest(b'Child\0{"n":1}'), child)
+        again = leader.assign("parent", attempt=2, origin=Origin({}, children=[known]))
+        await leader.share("w-1", again)
+        assert bytes((await leader.last_of(again.token, timeout=5)).output) == b"7"
+
+
 async def test_the_slot_is_lent_while_an_async_step_waits(leader: Leader, mesh: Mesh):
     let_go = asyncio.Event()
 

@@ -16,7 +16,6 @@ from mesh_sdk.observe import logs
 from mesh_sdk.protocol.ids import run_id
 from mesh_sdk.protocol.records import NULL, Assign, Failed, Finished, Lent, Origin
 from mesh_sdk.worker.answers import GENERATION_COUNT_MAX, Answers
-from mesh_sdk.worker.locals import RUNS_MAX, Locals
 from mesh_sdk.worker.outcome import returned
 from tests.worker.conftest import running
 from tests.worker.leader import Leader
@@ -186,17 +185,13 @@ async def test_context_variables_reach_a_thread_and_no_other_step(leader: Leader
             assert bytes((await leader.last_of(order.token)).output) == b'"by the program"'
 
 
-def test_answers_and_memories_are_bounded():
-    answers, locals_ = Answers(), Locals()
+def test_answers_are_bounded():
+    answers = Answers()
     for number in range(2 * GENERATION_COUNT_MAX + 1):
         assign = Assign(run_id(1, b"tester", number), 0, 1, f"token-{number}", "w", "s", NULL, {})
         answers.remember(returned(assign, "full"), 128)
     assert answers.find("token-0") is None
     assert answers.find(f"token-{2 * GENERATION_COUNT_MAX}") is not None
-    locals_.of("first")["a"] = 1
-    for number in range(RUNS_MAX):
-        locals_.of(f"run-{number}")
-    assert "a" not in locals_.of("first")
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])

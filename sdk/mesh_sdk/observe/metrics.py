@@ -36,8 +36,9 @@ RETURN_REASONS = (
     records.RETURNED_DRAINING,
     records.RETURNED_STALLED,
     records.RETURNED_UNKNOWN_ACTION,
-    "withdrawn",
+    records.RETURNED_WITHDRAWN,
 )
+STICKY_RESULTS = ("hit", "first", "miss")
 RETRY_REASONS = (records.FAILED_ERROR, records.FAILED_TIMEOUT, "lost")
 DEAD_LETTER_SOURCES = ("events", "triggers", "reports", "lanes")
 LANES = ("shared", "private")
@@ -56,6 +57,8 @@ class WorkerReads(TypedDict, total=False):
     executor_threads: Read
     executor_threads_busy: Read
     reports_buffered: Read
+    sticky_runs: Read
+    """Sticky runs that the worker keeps something for."""
     nats_connected: Read
 
 
@@ -143,6 +146,7 @@ class WorkerMetrics(_Metrics):
         )
         self._gauge("executor_threads", "mesh_worker_executor_threads", "Most threads that the pool for sync steps may have.")
         self._gauge("executor_threads_busy", "mesh_worker_executor_threads_busy", "Threads of the pool that run a sync step now.")
+        self._gauge("sticky_runs", "mesh_worker_sticky_runs", "Sticky runs that the worker keeps an entry (context.local) for.")
         self._gauge("reports_buffered", "mesh_reports_buffered", "Reports made and not yet stored by the server.")
         self._gauge("nats_connected", "mesh_nats_connected", "1 while the connection to NATS is up, else 0.")
         self._lag = self._add(
@@ -152,6 +156,15 @@ class WorkerMetrics(_Metrics):
         self._finished = self._add(Counter("mesh_steps_finished", "Attempts that ended, by how.", ("action", "outcome")))
         self._execution = self._add(Histogram("mesh_step_execution_seconds", "Time that an attempt ran.", EXECUTION_BOUNDS_S, ("action",)))
         self._returned = self._add(Counter("mesh_steps_returned", "Attempts handed back without having been run, by why.", ("reason",)))
+        self._sticky_steps = self._add(
+            Counter("mesh_worker_sticky_steps", "Steps of sticky runs that began, by whether its entry was here.", ("workflow", "result"))
+        )
+        self._sticky_arrivals = self._add(
+            Counter("mesh_worker_sticky_arrivals", "Sticky runs that came from another worker.", ("workflow",))
+        )
+        self._sticky_evictions = self._add(
+            Counter("mesh_worker_sticky_evictions", "Entries of sticky runs that made room for others.", ("workflow",))
+        )
         self._reconnects = self._add(Counter("mesh_nats_reconnects", "Times that the connection to NATS came back."))
         self._dead_letters = self._add(
             Counter("mesh_dead_letters", "Messages or records that could not be read and were set aside.", ("source",))
@@ -167,13 +180,17 @@ class WorkerMetrics(_Metrics):
         """
         self._watch(reads)
 
-    def registered(self, pool: str, actions: Iterable[str]) -> None:
-        """The worker has registered these actions: show them from now on, as 0, and name the pool."""
+    def registered(self, pool: str, actions: Iterable[str], sticky: Iterable[str] = ()) -> None:
+        """The worker has registered these actions and sticky workflows: show them from now on, as 0, and name the pool."""
         self.info.labels = {**self.info.labels, "pool": pool}
         for action in actions:
             self._started.preset((action,))
             self._execution.preset((action,))
             self._finished.preset(*((action, outcome) for outcome in STEP_OUTCOMES))
+        for workflow in sticky:
+            self._sticky_steps.preset(*((workflow, result) for result in STICKY_RESULTS))
+            self._sticky_arrivals.preset((workflow,))
+            self._sticky_evictions.preset((workflow,))
 
     def step_started(self, action: str) -> None:
         """An attempt of a registered action begins to run."""
@@ -193,6 +210,18 @@ class WorkerMetrics(_Metrics):
     def steps_returned(self, reason: str, count: int = 1) -> None:
         """Attempts were handed back; `reason` is one of `records.RETURNED_*`."""
         self._returned.add((reason,), count)
+
+    def sticky_step(self, workflow: str, result: str) -> None:
+        """A step of a sticky run begins; `result` is one of STICKY_RESULTS."""
+        self._sticky_steps.add((workflow, result))
+
+    def sticky_arrived(self, workflow: str) -> None:
+        """A sticky run that was on another worker begins here."""
+        self._sticky_arrivals.add((workflow,))
+
+    def sticky_evicted(self, workflow: str) -> None:
+        """An entry made room for another run's."""
+        self._sticky_evictions.add((workflow,))
 
     def loop_lag(self, seconds: float) -> None:
         """One sample of how late the loop was."""
@@ -255,6 +284,8 @@ class SchedulerMetrics(_Metrics):
             Histogram("mesh_run_duration_seconds", "Time from a run's start to its end.", EXECUTION_BOUNDS_S, ("workflow",))
         )
         self._retries = self._add(Counter("mesh_retries", "New attempts of steps, by what made them necessary.", ("reason",)))
+        self._moves = self._add(Counter("mesh_sticky_moves", "Times that a sticky run was bound to another worker.", ("reason",)))
+        self._recalls = self._add(Counter("mesh_steps_recalled", "Assignments asked for again, because nobody had started them in time."))
         self._dead_letters = self._add(
             Counter("mesh_dead_letters", "Messages or records that could not be read and were set aside.", ("source",))
         )
@@ -335,6 +366,15 @@ class SchedulerMetrics(_Metrics):
         """
         self._runs_finished.add((workflow, status))
         self._run_duration.observe(seconds, (workflow,))
+
+    def sticky_move(self, *reasons: str, count: int = 1) -> None:
+        """A sticky run was bound to another worker, for this reason; with a count of 0 the reasons are only shown from now on."""
+        for reason in reasons:
+            self._moves.add((reason,), count)
+
+    def recalled(self) -> None:
+        """An assignment was asked for again."""
+        self._recalls.add()
 
     def retry(self, reason: str) -> None:
         """A step gets a new attempt; `reason` is one of RETRY_REASONS."""

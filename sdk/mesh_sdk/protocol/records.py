@@ -140,6 +140,8 @@ RETURNED_REDELIVERED = "redelivered"
 RETURNED_DRAINING = "draining"
 RETURNED_STALLED = "stalled"
 RETURNED_UNKNOWN_ACTION = "unknown action"
+RETURNED_WITHDRAWN = "withdrawn"
+"""The leader had asked for it."""
 
 
 class Returned(Record, tag="returned"):
@@ -231,6 +233,10 @@ class Origin(Struct, array_like=True, gc=False):
     """A sticky run was on another worker before."""
     children: list[tuple[str, str, str]] | None = None
     """What earlier attempts of this step spawned: (position, input digest, child run id)."""
+    moves: int = 0
+    """How often the sticky run has been bound to another worker: state that was kept at an older count is stale."""
+    begun: bool = False
+    """Of a sticky run, a step has succeeded before; told for steps without parents, which would say so themselves."""
 
 
 class Assign(Record, tag="assign"):
@@ -258,9 +264,22 @@ class Withdraw(Record, tag="withdraw"):
     attempt: int
     token: str
     reason: str
+    unless_started: bool = False
+    """Only if it has not started: it waited too long and is wanted elsewhere. One that runs goes on."""
 
 
-Order = Assign | Withdraw
+class Forget(Record, tag="forget"):
+    """The sticky run has ended, or belongs to another worker: what this one keeps for it goes. Private lanes only."""
+
+    run: str
+    reason: str
+    """FORGET_*."""
+
+
+FORGET_ENDED = "ended"
+FORGET_MOVED = "moved"
+
+Order = Assign | Withdraw | Forget
 
 
 class LaneFrame(Struct, array_like=True, gc=False):

@@ -15,6 +15,7 @@ from mesh_sdk.worker.registry import Action
 
 if TYPE_CHECKING:
     from mesh_sdk.worker.children import Spawned
+    from mesh_sdk.worker.locals import Entry
 
 
 class Stop(Enum):
@@ -24,6 +25,12 @@ class Stop(Enum):
     CANCELLED = "cancelled"
     DRAINING = "draining"
     FENCED = "fenced"
+
+
+def told_to_stop(attempt: Attempt) -> str:
+    """Says that an attempt was told to stop, and why."""
+    why = attempt.reason or (attempt.stop.value if attempt.stop is not None else "it has ended")
+    return f"step {attempt.action.name} of run {attempt.assign.run} was told to stop: {why}"
 
 
 class Hold:
@@ -63,7 +70,8 @@ class Attempt:
         awaiting: how many waits for children go on; the slot is lent out while there is any.
         stop: why it was told to stop.
         reason: in the words of whoever stopped it.
-        waiter: what a sync step waits in, to be cancelled with it.
+        waiters: what a sync step waits in, to be cancelled with it; None before the first.
+        entry: what is kept for its sticky run; None without sticky, and while it waits for a slot.
         spawned: the children of this attempt; None before the first.
     """
 
@@ -74,6 +82,7 @@ class Attempt:
         "assign",
         "awaiting",
         "entered",
+        "entry",
         "has_slot",
         "hold",
         "reason",
@@ -83,7 +92,7 @@ class Attempt:
         "stop",
         "task",
         "timer",
-        "waiter",
+        "waiters",
     )
 
     def __init__(self, assign: Assign, action: Action, hold: Hold | None) -> None:
@@ -101,7 +110,8 @@ class Attempt:
         self.reason = ""
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.waiter: asyncio.Task[Any] | None = None
+        self.waiters: set[asyncio.Task[Any]] | None = None
+        self.entry: Entry | None = None
         self.spawned: Spawned | None = None
 
     def take_hold(self) -> Hold | None:

@@ -31,6 +31,34 @@ async def execute_async(attempt: Attempt, context: Context[Any]) -> Outcome:
     return finished(attempt, result)
 
 
+async def rebuild_async(attempt: Attempt, context: Context[Any]) -> BaseException | None:
+    """Call an async `on_moved`, inside a task of its own. Gives what it raised."""
+    attempt.entered = True
+    hook = attempt.action.on_moved
+    if attempt.stop is not None or hook is None:
+        return None
+    current_context.set(context)
+    try:
+        await hook.invoke(context)
+    except BaseException as error:  # as a step's own
+        return error
+    return None
+
+
+def rebuild_sync(attempt: Attempt, context: Context[Any]) -> BaseException | None:
+    """Call a sync `on_moved`, on a thread of the pool. Gives what it raised."""
+    attempt.entered = True
+    hook = attempt.action.on_moved
+    if attempt.stop is not None or hook is None:
+        return None
+    current_context.set(context)
+    try:
+        hook.invoke(context)
+    except BaseException as error:  # as a step's own
+        return error
+    return None
+
+
 def execute_sync(attempt: Attempt, context: Context[Any]) -> Outcome:
     """Run a sync step, on a thread of the pool."""
     attempt.entered = True

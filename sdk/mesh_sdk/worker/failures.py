@@ -31,3 +31,16 @@ def log_failed(assign: Assign, failed: Failed, worker: str) -> None:
     log.log(
         level, "%s:%s of run %s, attempt %d: %s: %s%s", assign.workflow, step, run, attempt, error.type, error.message, below, extra=fields
     )
+
+
+def log_forgiven(assign: Assign, error: BaseException) -> None:
+    """Log that `on_moved` failed where it had nothing to restore, so that the step begins all the same."""
+    log.info(
+        "on_moved of run %s of %s failed, and no step of it has succeeded yet: step %s begins with nothing kept: %s: %s",
+        assign.run,
+        assign.workflow,
+        assign.name,
+        type(error).__name__,
+        error,
+        extra={"run": assign.run, "step": assign.name, "attempt": assign.attempt},
+    )

@@ -25,8 +25,7 @@ from mesh_sdk.reads import WorkflowInfo
 from mesh_sdk.refs import RunRef
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.worker.attempt import Attempt
-from mesh_sdk.worker.children import Order, order_child
-from mesh_sdk.worker.locals import Locals
+from mesh_sdk.worker.children import Order, check_live, order_child
 from mesh_sdk.worker.loop import StepLoop
 from mesh_sdk.worker.parking import Parking
 from mesh_sdk.worker.registry import Registry
@@ -47,7 +46,6 @@ class StepHost:
         reports: where spawns go.
         slots: the worker's.
         threads: carries calls from threads to the loop, in order.
-        locals: memory of sticky runs.
         client: hears of children's ends.
         bus: for live streams.
         subjects: of the namespace.
@@ -61,7 +59,6 @@ class StepHost:
         reports: Reports,
         slots: Slots,
         threads: Threads,
-        locals: Locals,
         client: Client,
         bus: Bus,
         subjects: Subjects,
@@ -75,7 +72,6 @@ class StepHost:
         self._thread = threading.get_ident()
         self._registry = registry
         self._threads = threads
-        self._locals = locals
         self._bus = bus
         self._subjects = subjects
 
@@ -108,7 +104,7 @@ class StepHost:
 
     def local(self, attempt: Attempt) -> MutableMapping[str, Any]:
         """The run's memory on this worker, if its workflow is sticky."""
-        return self._locals.of(attempt.assign.run) if attempt.action.sticky else {}
+        return {} if attempt.entry is None else attempt.entry.values
 
     async def _only_here(self, workflow: str) -> bool:
         answer = await self.client.call("workflows.get", {"name": workflow})
@@ -128,10 +124,13 @@ class Child:
     def report(self) -> None:
         """Have the spawn stored, unless the attempt's last report was made before it could be."""
         assert self._order.record is not None
+        if self._attempt.answered:
+            return
         self._stored = self._host.reports.put(self._order.record, 256 + len(bytes(self._order.record.input)))
 
     async def done(self, requested: str, keyed: bool) -> Done:
         """Wait for the child's end; an async step lends its slot out meanwhile."""
+        self._check_spawned()
         client = self._host.client
         known = client.wait_for(requested)
         if known.done():
@@ -147,9 +146,15 @@ class Child:
 
     async def accepted(self, requested: str, keyed: bool) -> str:
         """Wait until the spawn is stored."""
+        self._check_spawned()
         if self._stored is not None:
             await asyncio.shield(self._stored)
         return requested
+
+    def _check_spawned(self) -> None:
+        """A thread may have spawned in the very moment in which its attempt was answered: then there is no child."""
+        if self._stored is None and self._order.record is not None:
+            check_live(self._attempt, self._order.workflow)
 
     async def cancel(self, run_id: str, reason: str) -> None:
         """Ask for the child's end."""

@@ -12,18 +12,19 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from math import ceil
-from typing import Protocol
 
 from mesh_sdk.context import Context, Host
 from mesh_sdk.protocol import records
 from mesh_sdk.protocol.records import Accepted, Assign, Holding, Refresh, Withdraw
 from mesh_sdk.transport.bus import LaneMessage
 from mesh_sdk.worker.answers import Answers
+from mesh_sdk.worker.arrivals import Arrivals
 from mesh_sdk.worker.attempt import Attempt, Hold, Stop
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.execute import execute_async, execute_sync
 from mesh_sdk.worker.failures import log_failed
 from mesh_sdk.worker.lending import Lending
+from mesh_sdk.worker.licence import Licence
 from mesh_sdk.worker.locals import Locals
 from mesh_sdk.worker.observer import Observer
 from mesh_sdk.worker.orders import read_orders
@@ -44,14 +45,6 @@ LARGEST_FADES = 0.99
 
 STOP_GRACE_S = 5.0
 """An async step that doesn't end within this after it was cancelled is answered for, and keeps its slot."""
-
-RETURNED_WITHDRAWN = "withdrawn"
-
-
-class Licence(Protocol):
-    """Says until when, in seconds since boot, the worker may start steps."""
-
-    confirmed_until: float
 
 
 class StepLoop:
@@ -100,7 +93,6 @@ class StepLoop:
         self._loop = asyncio.get_running_loop()
         self._held: dict[str, Attempt] = {}
         self._waiting: deque[Attempt] = deque()
-        self._waiting_count = 0
         self._answers = Answers()
         self._watch = Watch(self._monotonic, self._accept, self._timed_out)
         self._message_steps = 1.0
@@ -108,6 +100,7 @@ class StepLoop:
         self._fenced = False
         self._room_told = False
         self._idle: asyncio.Future[None] | None = None
+        self._arrivals = Arrivals(locals, threads, self._launch, self._go_on, self._end)
         self.lending = Lending(slots, reports)
         self.host: Host
         slots.on_free = self._slot_freed
@@ -116,7 +109,7 @@ class StepLoop:
 
     def demand(self) -> int:
         """How many shared messages there is room for."""
-        room = self._slots.free - self._waiting_count
+        room = self._slots.free - len(self._waiting)
         if room <= 0 or self._draining or self._fenced or self._reports.full or self._boot() >= self._licence.confirmed_until:
             return 0
         return max(1, min(MESSAGES_ASKED_MAX, ceil(room / self._message_steps)))
@@ -134,24 +127,22 @@ class StepLoop:
             return
         self._message_steps = max(len(orders), self._message_steps * LARGEST_FADES)
         hold = Hold(message.ack, len(orders))
-        refusal = ""
-        if message.deliveries > 1:
-            refusal = records.RETURNED_REDELIVERED
-        elif stalled:
-            refusal = records.RETURNED_STALLED
+        refusal = records.RETURNED_REDELIVERED if message.deliveries > 1 else records.RETURNED_STALLED if stalled else ""
         for order in orders:
             if isinstance(order, Assign):
                 self._arrive(order, hold, refusal)
             else:
-                hold.answered()  # a withdrawal has no place on a shared lane
+                hold.answered()  # withdrawals and the like have no place on a shared lane
 
     def on_private(self, _sequence: int, data: bytes) -> None:
         """Take a message of the private lane."""
         for order in read_orders(data, self._on_unreadable):
-            if isinstance(order, Withdraw):
+            if isinstance(order, Assign):
+                self._arrive(order, None, "")
+            elif isinstance(order, Withdraw):
                 self._withdraw(order)
             else:
-                self._arrive(order, None, "")
+                self._locals.forget(order.run)
 
     def _arrive(self, assign: Assign, hold: Hold | None, refusal: str) -> None:
         if self._fenced or self._repeat(assign.token, hold):
@@ -170,7 +161,6 @@ class StepLoop:
         elif hold is None:
             self._held[assign.token] = attempt
             self._waiting.append(attempt)
-            self._waiting_count += 1
         else:
             self._return(assign, records.RETURNED_FULL, hold)
 
@@ -209,10 +199,23 @@ class StepLoop:
         self._observer.step_started(attempt.action.name)
         self._watch.begin(attempt)
         context: Context[object] = Context(attempt, self.host)
+        if attempt.action.sticky:
+            self._arrivals.begin(attempt, context)
+        else:
+            self._launch(attempt, context)
+
+    def _launch(self, attempt: Attempt, context: Context[object]) -> None:
         if attempt.action.is_async:
             attempt.task = self._loop.create_task(self._run(attempt, context))
         else:
             self._threads.submit(partial(execute_sync, attempt, context), partial(self._end, attempt))
+
+    def _go_on(self, attempt: Attempt, context: Context[object]) -> None:
+        """Launch what has waited for `on_moved`: by now the worker may start nothing any more, or the attempt was stopped."""
+        if self._boot() >= self._licence.confirmed_until:
+            self.fence()
+            self._on_unconfirmed()
+        self._launch(attempt, context)  # which runs nothing that was stopped
 
     async def _run(self, attempt: Attempt, context: Context[object]) -> None:
         outcome = await execute_async(attempt, context)
@@ -223,11 +226,7 @@ class StepLoop:
         while self._waiting and self._slots.free > 0:
             if self.lending.grant():
                 return
-            attempt = self._waiting.popleft()
-            if attempt.answered:
-                continue
-            self._waiting_count -= 1
-            self._begin(attempt)
+            self._begin(self._waiting.popleft())
         if self._slots.free > 0 and not self.lending.grant() and not self._room_told:
             self._room_told = True
             self._loop.call_soon(self._tell_room)
@@ -241,6 +240,8 @@ class StepLoop:
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         if not attempt.answered:
             self._answer(attempt, outcome)
+        if attempt.entry is not None:
+            self._arrivals.leave(attempt.entry)
         if attempt.has_slot:
             attempt.has_slot = False
             self._slots.give()
@@ -253,8 +254,8 @@ class StepLoop:
             size = size_of(outcome)
             self._answers.remember(outcome, size)
             self._reports.put(outcome, size, attempt.hold)
-        if attempt.action.sticky and (attempt.action.last or not isinstance(outcome, records.Finished)):
-            self._locals.drop(attempt.assign.run)
+        if attempt.entry is not None:
+            self._arrivals.answered(attempt, outcome)
         self._observe(attempt, outcome)
         if self._idle is not None and not self._held and not self._idle.done():
             self._idle.set_result(None)
@@ -274,27 +275,23 @@ class StepLoop:
         attempt = self._held.get(order.token)
         if attempt is None:
             if not self._repeat(order.token, None):
-                answer = records.Returned(order.run, order.step, order.attempt, order.token, RETURNED_WITHDRAWN)
+                answer = records.Returned(order.run, order.step, order.attempt, order.token, records.RETURNED_WITHDRAWN)
                 self._answers.remember(answer, size_of(answer))
                 self._reports.put(answer, size_of(answer))
-        elif attempt.started:
-            self._stop(attempt, Stop.CANCELLED, order.reason)
+        elif not attempt.started:
+            self._waiting.remove(attempt)
+            self._answer(attempt, returned(attempt.assign, records.RETURNED_WITHDRAWN))
+        elif order.unless_started:
+            self._accept(attempt)
         else:
-            self._drop(attempt, RETURNED_WITHDRAWN)
-
-    def _drop(self, attempt: Attempt, reason: str) -> None:
-        """Hand back what waits for a slot."""
-        self._waiting_count -= 1
-        self._answer(attempt, returned(attempt.assign, reason))
+            self._stop(attempt, Stop.CANCELLED, order.reason)
 
     def _timed_out(self, attempt: Attempt) -> None:
         if attempt.answered or attempt.stop is not None:
             return
-        seconds = self._monotonic() - attempt.started
-        self._stop(
-            attempt, Stop.TIMEOUT, f"step {attempt.assign.name!r} ran for {seconds:.3g} s, its timeout is {attempt.action.timeout_s:g} s"
-        )
-        if attempt.task is None:  # a thread can't be ended: its slot stays in use until it returns
+        seconds, most = self._monotonic() - attempt.started, attempt.action.timeout_s
+        self._stop(attempt, Stop.TIMEOUT, f"step {attempt.assign.name!r} ran for {seconds:.3g} s, its timeout is {most:g} s")
+        if attempt.task is None and not attempt.answered:  # a thread can't be ended: its slot stays in use until it returns
             self._answer(attempt, stopped(attempt))
 
     def _stop(self, attempt: Attempt, stop: Stop, reason: str) -> None:
@@ -303,8 +300,10 @@ class StepLoop:
             return
         attempt.reason = reason
         attempt.stop = stop
-        if attempt.waiter is not None:
-            attempt.waiter.cancel()
+        if self._arrivals.stop(attempt):
+            return
+        for waiter in attempt.waiters or ():
+            waiter.cancel()
         if attempt.task is not None:
             if attempt.entered:
                 attempt.task.cancel()
@@ -360,18 +359,21 @@ class StepLoop:
     def fence(self) -> None:
         """Stop everything and answer for nothing: the mesh may have given it to others by now."""
         self._fenced = True
+        self._locals.clear()
+        self._waiting.clear()
         for attempt in list(self._held.values()):
             if attempt.started:
                 self._stop(attempt, Stop.FENCED, "the worker lost touch with the mesh")
             else:
-                self._drop(attempt, records.RETURNED_DRAINING)
+                self._answer(attempt, returned(attempt.assign, records.RETURNED_DRAINING))
 
     def drain(self) -> None:
         """Take no more, and hand back what has not started."""
         self._draining = True
+        self._waiting.clear()
         for attempt in list(self._held.values()):
             if not attempt.started:
-                self._drop(attempt, records.RETURNED_DRAINING)
+                self._answer(attempt, returned(attempt.assign, records.RETURNED_DRAINING))
 
     async def idle(self, timeout: float) -> bool:
         """Wait until nothing is held. False when something still is after `timeout` seconds."""

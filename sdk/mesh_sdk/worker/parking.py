@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from mesh_sdk.errors import MeshError, SpawnError, StepCancelled
-from mesh_sdk.worker.attempt import Attempt
+from mesh_sdk.worker.attempt import Attempt, told_to_stop
 from mesh_sdk.worker.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -61,12 +61,17 @@ class Parking:
 
         Raises:
             SpawnError: it could never end.
-            StepCancelled: the step was told to stop meanwhile.
+            StepCancelled: the step was told to stop meanwhile, or before.
         """
+        if attempt.stop is not None:  # nobody would wake it any more
+            work.close()
+            raise StepCancelled(told_to_stop(attempt))
         task: asyncio.Task[Result] = asyncio.ensure_future(work)
         parked = Parked(attempt, workflow, tied, task)
         self._parked.append(parked)
-        attempt.waiter = task
+        if attempt.waiters is None:
+            attempt.waiters = set()
+        attempt.waiters.add(task)
         self._changed()
         try:
             return await task
@@ -74,11 +79,11 @@ class Parking:
             if parked.refused:
                 raise SpawnError(self._reason(parked)) from None
             if attempt.stop is not None:
-                raise StepCancelled(f"step {attempt.assign.name!r} was told to stop: {attempt.reason or attempt.stop.value}") from None
+                raise StepCancelled(told_to_stop(attempt)) from None
             task.cancel()
             raise
         finally:
-            attempt.waiter = None
+            attempt.waiters.discard(task)
             self._parked.remove(parked)
             self._changed()
 

@@ -6,6 +6,7 @@ Rule: nothing runs before the leader has said so.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -16,13 +17,15 @@ from mesh_sdk.protocol.codec import decode_leader_beat, decode_worker_beat
 from mesh_sdk.protocol.records import Register, Registered, WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
-from mesh_sdk.transport.errors import NoResponders, TransportError
+from mesh_sdk.transport.errors import NoResponders, Refused, TimedOut, TransportError
+from mesh_sdk.worker.holder import STILL_BEATS_S, Holder
 from mesh_sdk.worker.reports import Reports
 
 PROBE_TIMEOUT_S = 0.5
 REPEAT_S = 2.0
 REPEAT_S_MAX = 10.0
-STILL_BEATS_S = 1.5
+
+log = logging.getLogger(__name__)
 
 
 async def await_free_id(bus: Bus, subjects: Subjects, worker: str, ttl_s: float) -> None:
@@ -37,30 +40,66 @@ async def await_free_id(bus: Bus, subjects: Subjects, worker: str, ttl_s: float)
     Raises:
         RegistrationRefused: another process holds the id and goes on beating.
     """
-    try:
-        answer = await bus.request(subjects.control(worker), b'{"ask":"who"}', PROBE_TIMEOUT_S)
-    except NoResponders:
-        return
-    except TransportError:
-        answer = b""
-    heard: list[tuple[float, WorkerBeat]] = []
+    holder = Holder.choose(bus, subjects, worker)
+    free = False
+    while not free:
+        try:
+            revision: int | None = await holder.seen()
+        except TransportError as error:  # no scheduler has made the bucket yet: before it registers, the worker looks again
+            log.debug("who holds worker id %s is not known yet: %r", worker, error)
+            revision = None
+        await _await_nobody(bus, subjects, worker, ttl_s)
+        try:
+            free = revision is None or await holder.take(revision)
+        except TransportError as error:
+            log.debug("worker id %s could not be taken yet: %r", worker, error)
+            free = True
+
+
+async def _await_nobody(bus: Bus, subjects: Subjects, worker: str, ttl_s: float) -> None:
+    """Return when nobody answers for the id, or whoever did has fallen silent for as long as a presence lives."""
     loop = asyncio.get_running_loop()
+    until = loop.time() + ttl_s
+    answer = await _probe(bus, subjects, worker)
+    if answer is None:
+        return
+    heard: list[tuple[float, WorkerBeat]] = []
 
     def on_beat(_subject: str, _reply: str, data: bytes) -> None:
         with suppress(msgspec.MsgspecError):  # not a beat of this version: nothing to go by
             heard[:] = [(loop.time(), decode_worker_beat(data))]
 
     beats = await bus.subscribe(subjects.worker_beat(worker), on_beat)
-    silence: asyncio.Future[None] = loop.create_future()
-    with suppress(TimeoutError):
-        await asyncio.wait_for(silence, ttl_s)
-    await beats.close()
+    never = asyncio.Event()
+    try:
+        while loop.time() < until:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(never.wait(), min(PROBE_TIMEOUT_S, max(0.0, until - loop.time())))
+            again = await _probe(bus, subjects, worker)
+            if again is None:
+                return
+            answer = again or answer
+    finally:
+        await beats.close()
     if heard and loop.time() - heard[0][0] < STILL_BEATS_S:
-        beat = heard[0][1]
-        raise RegistrationRefused(
-            f"worker id {worker!r} is held by {_holder(answer, beat)}, which is alive: "
-            "stop it, or give this worker another id (MESH_WORKER_ID or id=)"
-        )
+        raise _refused(worker, answer, heard[0][1])
+
+
+async def _probe(bus: Bus, subjects: Subjects, worker: str) -> bytes | None:
+    """What whoever holds the id says of itself, empty when it says nothing; None when nobody is there."""
+    try:
+        return await bus.request(subjects.control(worker), b'{"ask":"who"}', PROBE_TIMEOUT_S)
+    except NoResponders:
+        return None
+    except TransportError:
+        return b""
+
+
+def _refused(worker: str, answer: bytes, beat: WorkerBeat) -> RegistrationRefused:
+    return RegistrationRefused(
+        f"worker id {worker!r} is held by {_holder(answer, beat)}, which is alive: "
+        "stop it, or give this worker another id (MESH_WORKER_ID or id=)"
+    )
 
 
 def _holder(answer: bytes, beat: WorkerBeat) -> str:
@@ -102,8 +141,9 @@ class Registration:
         """Return once the leader has journaled the registration.
 
         Raises:
-            RegistrationRefused: it won't have it.
+            RegistrationRefused: it won't have it, or the worker's id has become another's.
         """
+        await self._claim()
         self._answer = answer = asyncio.get_running_loop().create_future()
         beats = await self._bus.subscribe(self._subjects.leader_beat, self._on_beat)
         wait = REPEAT_S
@@ -117,6 +157,18 @@ class Registration:
             await beats.close()
         if refused := answer.result():
             raise RegistrationRefused(refused)
+
+    async def _claim(self) -> None:
+        """An id that was chosen must still be this worker's: two may have come at once, or one was away for long."""
+        holder = Holder.chosen(self._bus, self._subjects)
+        if holder is None:
+            return
+        try:
+            beat = await holder.claim(self._incarnation)
+        except (NoResponders, Refused, msgspec.MsgspecError) as error:  # the server is about to come back: the worker tries again
+            raise TimedOut(f"who holds the worker's id could not be found out: {error}") from error
+        if beat is not None:
+            raise _refused(beat.worker, b"", beat)
 
     async def _first(self, answer: asyncio.Future[Any], timeout: float) -> None:
         """Wait for the answer, a new leader, or `timeout`."""

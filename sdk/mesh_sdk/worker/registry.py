@@ -10,6 +10,7 @@ from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id
 from mesh_sdk.serialize import is_untyped
 from mesh_sdk.step import BoundStep
+from mesh_sdk.sticky import BoundMoved
 from mesh_sdk.workflow import BoundWorkflow, find_workflow
 
 
@@ -26,11 +27,12 @@ class Action:
         timeout_s: of one attempt.
         sticky: the workflow's strategy, "" for none.
         last: the run ends with it.
+        on_moved: rebuilds what is kept for a sticky run; None when the workflow has no such method.
     """
 
-    __slots__ = ("dump", "invoke", "is_async", "last", "name", "parse", "reads_input", "sticky", "timeout_s")
+    __slots__ = ("dump", "invoke", "is_async", "last", "name", "on_moved", "parse", "reads_input", "sticky", "timeout_s")
 
-    def __init__(self, definition: WorkflowDefinition, step: BoundStep) -> None:
+    def __init__(self, definition: WorkflowDefinition, step: BoundStep, on_moved: BoundMoved | None) -> None:
         self.name = f"{definition.name}:{step.name}"
         self.parse: Callable[[bytes], Any] = step.parse_input
         self.invoke = step.invoke
@@ -40,6 +42,7 @@ class Action:
         self.timeout_s = step.definition.timeout_ms / 1000
         self.sticky = definition.sticky
         self.last = _ends_run(definition, step.index)
+        self.on_moved = on_moved
 
 
 class Registry:
@@ -64,7 +67,7 @@ class Registry:
         bound = workflow.bind(instance)
         self._workflows[workflow.name] = bound
         for step in bound.steps:
-            self._actions[workflow.name, step.name] = Action(bound.definition, step)
+            self._actions[workflow.name, step.name] = Action(bound.definition, step, bound.on_moved)
 
     def find(self, workflow: str, step: str) -> Action | None:
         """What to run for a step; None when it isn't registered here."""
@@ -82,6 +85,10 @@ class Registry:
     def actions(self) -> list[str]:
         """Every action registered."""
         return [action.name for action in self._actions.values()]
+
+    def sticky(self) -> list[str]:
+        """Names of the workflows with a sticky strategy."""
+        return [name for name, bound in self._workflows.items() if bound.definition.sticky]
 
     @property
     def pool(self) -> str:

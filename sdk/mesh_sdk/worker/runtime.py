@@ -25,7 +25,7 @@ from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import Disconnected, TimedOut
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.identity import Identity
-from mesh_sdk.worker.locals import Locals
+from mesh_sdk.worker.locals import RUNS_MAX, Locals
 from mesh_sdk.worker.observer import Observer
 from mesh_sdk.worker.parts import Parts
 from mesh_sdk.worker.presence import Presence
@@ -33,6 +33,7 @@ from mesh_sdk.worker.pulse import Pulse
 from mesh_sdk.worker.registration import await_free_id
 from mesh_sdk.worker.session import Session
 from mesh_sdk.worker.slots import Slots
+from mesh_sdk.worker.sticky import StickyEvents
 from mesh_sdk.worker.threads import Threads
 
 if TYPE_CHECKING:
@@ -60,12 +61,16 @@ class Runtime:
         observer: told what happens.
         clock: the machine's.
         sdk: version of the SDK, for the registration.
+        sticky_runs: for how many sticky runs something is kept.
 
     Attributes:
+        locals: what is kept for them.
         on_tick: called with every tick of the main loop.
     """
 
-    def __init__(self, settings: Settings, identity: Identity, observer: Observer, clock: Clock, sdk: str) -> None:
+    def __init__(
+        self, settings: Settings, identity: Identity, observer: Observer, clock: Clock, sdk: str, sticky_runs: int = RUNS_MAX
+    ) -> None:
         self._settings = settings
         self._identity = identity
         self._clock = clock
@@ -74,6 +79,7 @@ class Runtime:
         self._subjects = Subjects(settings.namespace)
         self.slots = Slots(identity.slots)
         self.threads = Threads(2 * identity.slots)
+        self.locals = Locals(StickyEvents(observer, identity.worker), sticky_runs)
         self.on_tick: Callable[[], None] | None = None
         self._started_ms = clock.wall_ms()
         self._client = Client(settings, asyncio.get_running_loop())
@@ -181,7 +187,7 @@ class Runtime:
             registry=identity.registry,
             slots=self.slots,
             threads=self.threads,
-            locals=Locals(),
+            locals=self.locals,
             observer=self._observer,
             clock=self._clock,
             presence=self._presence,

@@ -65,7 +65,6 @@ class Session:
             self.reports,
             parts.slots,
             parts.threads,
-            parts.locals,
             parts.client,
             parts.bus,
             parts.subjects,
@@ -101,7 +100,7 @@ class Session:
         await self._puller.start()
         self._remove_listener = parts.bus.on_connection(self._connection)
         self.ready = True
-        parts.observer.registered(parts.registry.pool, parts.registry.actions())
+        parts.observer.registered(parts.registry.pool, parts.registry.actions(), parts.registry.sticky())
 
     async def register_again(self, register: Register) -> None:
         """Tell the leader what has changed.

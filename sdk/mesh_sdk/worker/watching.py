@@ -53,6 +53,7 @@ class Watching:
             heartbeat_timestamp=_number(lambda: runtime.heartbeat_ms / 1000),
             executor_threads=_number(lambda: runtime.threads.count_max),
             executor_threads_busy=_number(lambda: runtime.threads.busy),
+            sticky_runs=_number(lambda: len(runtime.locals)),
             reports_buffered=_number(lambda: runtime.reports_waiting),
             nats_connected=_number(lambda: runtime.connected),
         )

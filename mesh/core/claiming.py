@@ -1,0 +1,50 @@
+"""After the lanes were lost: who holds what. What nobody claims in time gets a new attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mesh.core import records as facts
+from mesh.core.inputs import LanesLost, Sender
+from mesh.core.spawning import Spawning
+from mesh.core.step import READY, Attempt
+from mesh_sdk.protocol import records as wire
+
+LANES_CLAIM_MS = 2_000
+"""How long workers have to say what they hold after the lanes were lost."""
+
+
+class Claiming(Spawning):
+    """The part of the core that decides about lost lanes."""
+
+    def _attempt(self, report: Any, sender: Sender) -> Attempt | None:
+        raise NotImplementedError
+
+    def lanes_lost(self, input: LanesLost, sender: Sender) -> None:
+        """The lanes had to be made again: for a while workers say what they hold."""
+        self.record(facts.LanesReset(self.state.now + LANES_CLAIM_MS))
+
+    def holding(self, report: wire.Holding, sender: Sender) -> None:
+        """A worker says what it holds."""
+        for run, step, number, token in report.attempts:
+            attempt = self._attempt(wire.Accepted(run, step, number, token), sender)
+            if attempt is None or token not in self.state.unclaimed:
+                continue
+            if attempt.worker is None:
+                self.record(facts.StepAccepted(token, sender.name))
+            else:
+                self.record(facts.StepClaimed(token))
+
+    def settle_lanes(self) -> None:
+        """The time to claim is over: what nobody has claimed gets a new attempt."""
+        for token in list(self.state.unclaimed):
+            attempt = self.state.attempts.get(token)
+            if attempt is None or attempt.held:
+                continue
+            self.hand_back(attempt, "lanes lost")
+            if attempt.step.state is READY:
+                self.place(attempt.step)
+            self.loosen(attempt.step.run)
+        self.record(facts.LanesSettled())
+        for pool in list(self.state.pools.values()):
+            self.pump(pool)
