@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint types bench chaos clean apt install format
+.PHONY: demo test check lint types bench chaos sim clean apt install format
 .DEFAULT_GOAL := check
 
 demo: $(INSTALLED)
@@ -30,6 +30,11 @@ types: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench
+
+# Whole meshes from seeds, faults and all: `make sim SEEDS=2000`, or a range: `make sim SEEDS=500-1500`.
+SEEDS ?= 300
+sim: $(INSTALLED)
+	$(BIN)/python -m tests.simulation $(if $(findstring -,$(SEEDS)),$(SEEDS),0-$(SEEDS))
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m chaos

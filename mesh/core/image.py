@@ -1,6 +1,7 @@
 """The state as one value: for snapshots, and for a digest that a leader, a standby and a cold replay must agree on.
 
-What follows from the rest (queues, timers, ledgers) is not in the image; `load` builds it anew in the same order.
+What follows from the rest (queues, timers, ledgers) is not in the image; `load` builds it anew in the same order. New
+fields come last and have a default, so that an older image can be loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id
 from mesh_sdk.protocol.records import StepError
 
-IMAGE_VERSION = 2
+IMAGE_VERSION = 1
 _STATES = {name: name for name in MOVES}  # the same objects, so that they can be compared by identity
 
 
@@ -62,10 +63,7 @@ class RunImage(Struct, array_like=True, gc=False):
     key: str
     event: str
     worker: str
-    loose: bool
-    tied: bool
-    begun: bool
-    moves: int
+    moved: bool
     start_at: int
     finished_at: int
     refused: tuple[str, str] | None
@@ -73,6 +71,10 @@ class RunImage(Struct, array_like=True, gc=False):
     metadata: dict[str, str] | None
     spawned: list[str] | None
     steps: list[StepImage]
+    loose: bool = False
+    tied: bool = False
+    begun: bool = False
+    moves: int = 0
 
 
 class WorkerImage(Struct, array_like=True, gc=False):
@@ -99,7 +101,7 @@ class AttemptImage(Struct, array_like=True, gc=False):
     lent: bool
     until: int
     counts: bool
-    recalled: bool
+    recalled: bool = False
 
 
 class StateImage(Struct, array_like=True, gc=False):
@@ -182,8 +184,9 @@ def _worker_image(worker: Worker) -> WorkerImage:
 def _run_image(run: Run) -> RunImage:
     return RunImage(
         run.id, run.flow.name, run.flow.digest, run.input, run.priority, run.number, run.started_at, run.left, run.status, run.reason,
-        run.client, run.also, run.key, run.event, run.worker, run.loose, run.tied, run.begun, run.moves, run.start_at, run.finished_at,
-        run.refused, run.parent, run.metadata, run.spawned, [_step_image(step) for step in run.steps],
+        run.client, run.also, run.key, run.event, run.worker, run.moves > 0, run.start_at, run.finished_at,
+        run.refused, run.parent, run.metadata, run.spawned, [_step_image(step) for step in run.steps], run.loose, run.tied, run.begun,
+        run.moves,
     )  # fmt: skip
 
 
@@ -268,7 +271,8 @@ class _Loader:
         run.left = value.left
         run.status = LIVE if value.status == LIVE else value.status
         run.reason, run.client, run.also, run.key, run.event = value.reason, value.client, value.also, value.key, value.event
-        run.worker, run.loose, run.tied, run.begun, run.moves = value.worker, value.loose, value.tied, value.begun, value.moves
+        run.worker, run.loose, run.tied, run.begun = value.worker, value.loose, value.tied, value.begun
+        run.moves = value.moves or int(value.moved)  # an older image only says whether
         run.start_at, run.finished_at = value.start_at, value.finished_at
         run.refused, run.parent, run.metadata, run.spawned = value.refused, value.parent, value.metadata, value.spawned
         for step, image in zip(run.steps, value.steps, strict=True):

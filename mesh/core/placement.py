@@ -81,10 +81,11 @@ class Routes:
 def best_worker(pool: Pool, besides: str = "") -> Worker | None:
     """The worker of the pool to bind a sticky run to, by `rank`; None when none (`besides` that one) has room."""
     best: Worker | None = None
+    room = 1
     for worker in pool.workers.values():
-        fits = worker.room > 0 and worker.takes_work and worker.id != besides
-        if fits and (best is None or rank(worker) < rank(best)):
-            best = worker
+        its = worker.room
+        if its >= room and worker.takes_work and worker.id != besides and (best is None or its > room or rank(worker) < rank(best)):
+            best, room = worker, its
     return best
 
 
