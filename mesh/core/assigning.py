@@ -20,6 +20,8 @@ class Assigning:
     out: list[facts.Fact]
     leaving = ""
     """The worker that is being removed right now."""
+    replacing = False
+    """A newer incarnation of that worker comes in the same decision: nothing is given out before it is there."""
 
     def place(self, step: Step) -> None:
         """A step waits for a place: fill the pools that serve it, the freest first."""
@@ -34,6 +36,8 @@ class Assigning:
 
     def pump(self, pool: Pool) -> None:
         """Release waiting steps while the pool has free slots: by priority, then by age."""
+        if self.replacing:
+            return
         if self.state.unparked:
             self.state.unparked = False
             for other in list(self.state.pools.values()):
@@ -93,14 +97,20 @@ class Assigning:
     def bind(self, run: Run, worker: str, reason: str) -> None:
         """The sticky run belongs to this worker from now on ("": to whoever has room first); children that wait come along."""
         old = run.worker
-        fact = facts.RunBound(run.id, worker, old, reason if old else "")
+        self._record_bound(run, worker, reason if old else "")
+        home = self.state.workers.get(worker)
+        moved = [run] if home is not None and worker != old else []
+        while moved and home is not None:  # no recursion: children may have children without end
+            for id in moved.pop().spawned or ():
+                child = self.state.runs.get(id)
+                if child is not None and child.worker == old and _follows(child) and home.pool.actions.issuperset(child.flow.actions):
+                    self._record_bound(child, worker, facts.MOVED_PARENT)
+                    moved.append(child)
+
+    def _record_bound(self, run: Run, worker: str, reason: str) -> None:
+        fact = facts.RunBound(run.id, worker, run.worker, reason)
         self.out.append(fact)
         self.state.apply_bound(fact)
-        if worker and worker != old:
-            for id in run.spawned or ():
-                child = self.state.runs.get(id)
-                if child is not None and child.worker == old and _follows(child):
-                    self.bind(child, worker, facts.MOVED_PARENT)
 
     def _follow_parent(self, step: Step) -> None:
         """A child whose worker takes it no more goes to its parent's, if that is another one by now."""
@@ -125,16 +135,17 @@ class Assigning:
         if run.flow.sticky != "SOFT" or run.loose or run.placed or run.status is not LIVE:
             return
         latest = self.state.now - run.flow.definition.sticky_timeout_ms
-        for step in run.steps:
-            if step.state is READY and 0 < step.sticky_at <= latest:
-                self.bind(run, "", facts.MOVED_FULL)
-                self.place(step)
-                return
+        if any(step.state is READY and 0 < step.sticky_at <= latest for step in run.steps):
+            self.bind(run, "", facts.MOVED_FULL)
+            for step in run.steps:
+                if step.state is READY:
+                    self.place(step)
 
     def place_elsewhere(self, step: Step) -> None:
         """The step's worker has left it lying for too long: to another one that has room, or else back to the same."""
         run = step.run
-        others = [] if run.placed else [best_worker(pool, run.worker) for pool in self.state.routes.queue(step.action).pools]
+        pools = [] if run.placed else [pool for pool in self.state.routes.queue(step.action).pools if pool.free > 0]
+        others = [best_worker(pool, run.worker) for pool in pools]
         found = [worker for worker in others if worker is not None]
         if found:
             self.bind(run, min(found, key=rank).id, facts.MOVED_LATE)

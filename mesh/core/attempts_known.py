@@ -40,6 +40,9 @@ class AttemptsKnown(Memory):
         if worker is None:
             head(self.routes.queue(step.action).ready)
         else:
+            if run.loose:  # another step of it can't run here: it waits until this one has ended
+                run.loose = False
+                self.requeue_all(run)
             self._clean_bound(worker, step)
 
     def _clean_bound(self, worker: Worker, step: Step) -> None:
@@ -75,7 +78,7 @@ class AttemptsKnown(Memory):
         attempt = self._end_attempt(record.token)
         step = attempt.step
         step.state = DONE
-        step.output = record.output
+        step.output = record.output.copy()  # as it is, it keeps the whole frame that it came in
         step.worker = record.worker
         step.finished_at = self.now
         step.current = None
@@ -161,7 +164,9 @@ class AttemptsKnown(Memory):
         if step.current is not attempt:
             return
         step.current = None
-        if full and pool is not None:
+        if attempt.recalled:
+            self.make_ready(step, still=True)
+        elif full and pool is not None:
             self._delay(step, self.now + FULL_RETRY_MS)
             step.avoid_full = True
             pool.full.append(step)

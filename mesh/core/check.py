@@ -1,4 +1,4 @@
-"""What must hold of the state at every moment. Asserts that stay in production: broken, the term ends."""
+"""What must hold of the state at every moment; the tests ask after every decision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class BrokenInvariant(Exception):
 
 
 def check(state: State) -> None:
-    """Compare every part of the state with every other. In proportion to all that is live: for tests and takeovers.
+    """Compare every part of the state with every other. Takes time in proportion to all that is live.
 
     Raises:
         BrokenInvariant: naming what contradicts what.

@@ -31,9 +31,16 @@ class Claiming(Spawning):
             if attempt is None or token not in self.state.unclaimed:
                 continue
             if attempt.worker is None:
-                self.record(facts.StepAccepted(token, sender.name))
+                self.hold(attempt, sender.name)
             else:
                 self.record(facts.StepClaimed(token))
+
+    def hold(self, attempt: Attempt, worker: str) -> None:
+        """The attempt is known to run there. If that worker drains, or is in another pool by now, the pool that was charged has room."""
+        holder = self.state.workers[worker]
+        self.record(facts.StepAccepted(attempt.token, worker))
+        if attempt.pool is not None and (attempt.pool is not holder.pool or not holder.takes_work):
+            self.pump(attempt.pool)
 
     def settle_lanes(self) -> None:
         """The time to claim is over: what nobody has claimed gets a new attempt."""

@@ -24,11 +24,10 @@ from mesh.core.inputs import (
     Unreadable,
     WorkerVanished,
 )
-from mesh.core.memory import schedule_timeout_ms
 from mesh.core.records import KIND_LOST, NEVER
 from mesh.core.retry import LOSSES_MAX, next_attempt_at
 from mesh.core.run import LIVE, Run
-from mesh.core.starting import client_name
+from mesh.core.starting import REASON_CHARACTERS_MAX, client_name
 from mesh.core.state import State
 from mesh.core.step import HELD, OUT, READY, Attempt, Step
 from mesh.core.timers import DelayTimer, ExecutionTimer, ReadyTimer, RetryTimer
@@ -184,7 +183,7 @@ class Core(Claiming):
             if report.token not in self.state.attempts:
                 self.record(facts.StepStale(report.run, report.step, report.attempt, report.token, sender.name))
         elif not attempt.held:
-            self.record(facts.StepAccepted(attempt.token, sender.name))
+            self.hold(attempt, sender.name)
 
     def _failed(self, report: wire.Failed, sender: Sender) -> None:
         attempt = self._attempt(report, sender)
@@ -232,30 +231,20 @@ class Core(Claiming):
             self._lose(attempt, sender.name, f"worker {sender.name} does not know {attempt.step.action}, which it registered")
         else:
             self.record(facts.StepReturned(attempt.token, sender.name, report.reason))
-            if attempt.step.state is READY:
-                self._place_returned(attempt)
+            if attempt.step.state is READY and attempt.recalled:
+                self.place_elsewhere(attempt.step)
+            elif attempt.step.state is READY:
+                self.place(attempt.step)
         if pool is not None:
             self.pump(pool)
         self.loosen(attempt.step.run)
-
-    def _place_returned(self, attempt: Attempt) -> None:
-        step = attempt.step
-        if not attempt.recalled:
-            self.place(step)
-        elif step.run.flow.sticky == "SOFT":
-            self.place_elsewhere(step)
-        else:
-            worker = attempt.worker.id if attempt.worker is not None else "?"
-            seconds = schedule_timeout_ms(step) / 1000
-            reason = f"step {step.action} lay before worker {worker} for {seconds:.1f} s (schedule timeout) and no slot came free there"
-            self.finish(step.run, wire.TIMED_OUT, reason)
 
     def _lent(self, report: wire.Lent, sender: Sender) -> None:
         attempt = self._attempt(report, sender)
         if attempt is None or attempt.lent:
             return
         if not attempt.held:
-            self.record(facts.StepAccepted(attempt.token, sender.name))
+            self.hold(attempt, sender.name)
         self.record(facts.StepLent(attempt.token))
         self.pump(self.state.workers[sender.name].pool)
 
@@ -269,7 +258,7 @@ class Core(Claiming):
         if attempt is None or attempt.step.current is not attempt or report.extend_ms <= 0:
             return
         if not attempt.held:
-            self.record(facts.StepAccepted(attempt.token, sender.name))
+            self.hold(attempt, sender.name)
         if attempt.until:
             self.record(facts.StepRefreshed(attempt.token, max(attempt.until, self.state.now) + min(report.extend_ms, NUMBER_MAX)))
 
@@ -319,10 +308,12 @@ class Core(Claiming):
         if not step.run.left and step.run.status is LIVE:
             self.finish(step.run, step.run.outcome(), "")
         self.loosen(step.run)
+        if attempt.pool is not None:
+            self.pump(attempt.pool)
 
     def _waited_too_long(self, timer: ReadyTimer) -> None:
         step = timer.step
-        if step.current is not None:
+        if timer.sticky and step.current is not None:
             self.record(facts.StepRecalled(step.current.token))
             return
         if timer.sticky:
@@ -365,7 +356,7 @@ class Core(Claiming):
             self.record(facts.CancelsDropped(input.before))
 
     def _unreadable(self, input: Unreadable, sender: Sender) -> None:
-        self.record(facts.InputRejected(input.source, input.sequence, input.index, input.reason))
+        self.record(facts.InputRejected(input.source, input.sequence, input.index, input.reason[:REASON_CHARACTERS_MAX]))
         start = input.start
         if start is not None and self.state.find(start.run) is None:
             self.record(facts.RunRefused(start.run, start.workflow, client_name(sender.name), None, "MeshError", input.reason))

@@ -66,4 +66,5 @@ class FinishedRuns:
             self.horizon = max(self.horizon, max(self.forgotten_before, default=""))
             self.forgotten_before, self.forgotten = self.forgotten, {}
         self.forgotten[run.id] = None
+        run.steps = []  # a ring of run and steps would wait for the garbage collector, which stops the leader for as long as it frees
         return run

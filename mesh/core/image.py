@@ -6,7 +6,10 @@ fields come last and have a default, so that an older image can be loaded.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,10 +19,10 @@ from mesh.core.memory import schedule_timeout_ms
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker, join
 from mesh.core.state import State
-from mesh.core.step import DELAYED, HELD, MOVES, OUT, READY, Attempt, Step
+from mesh.core.step import DELAYED, HELD, MOVES, OUT, PENDING, READY, Attempt, Step
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id
-from mesh_sdk.protocol.records import StepError
+from mesh_sdk.protocol.records import NULL, StepError
 
 IMAGE_VERSION = 1
 _STATES = {name: name for name in MOVES}  # the same objects, so that they can be compared by identity
@@ -77,6 +80,13 @@ class RunImage(Struct, array_like=True, gc=False):
     moves: int = 0
 
 
+_STEP_FIELDS = tuple(name for name in StepImage.__struct_fields__ if name not in ("state", "needs", "output"))
+_RUN_FIELDS: tuple[str, ...] = ("reason", "client", "also", "key", "event", "worker", "loose", "tied", "begun", "moves")
+_RUN_FIELDS += ("start_at", "finished_at", "refused", "parent", "metadata", "spawned")
+_step_values = attrgetter(*_STEP_FIELDS)
+_run_values = attrgetter(*_RUN_FIELDS)
+
+
 class WorkerImage(Struct, array_like=True, gc=False):
     id: str
     incarnation: str
@@ -128,6 +138,8 @@ class StateImage(Struct, array_like=True, gc=False):
     awaited: list[tuple[str, str, int]]
     attempts: list[AttemptImage]
     full: list[tuple[str, str, int]]
+    orphans: list[RunImage] = []
+    """Runs that have ended and are forgotten, while an attempt of theirs still has its slot; without their steps."""
 
 
 def image(state: State) -> StateImage:
@@ -149,7 +161,13 @@ def image(state: State) -> StateImage:
         [(run, reason, at) for run, (reason, at) in state.awaited.items()],
         [_attempt_image(attempt) for attempt in state.attempts.values()],
         [(pool.id, step.run.id, step.index) for pool in state.pools.values() for step in pool.full if step.run.status is LIVE],
+        [msgspec.structs.replace(_run_image(run), steps=[]) for run in _orphans(state)],
     )  # fmt: skip
+
+
+def _orphans(state: State) -> list[Run]:
+    forgotten = {attempt.step.run.id: attempt.step.run for attempt in state.attempts.values() if state.find(attempt.step.run.id) is None}
+    return list(forgotten.values())
 
 
 def encode_image(value: StateImage) -> bytes:
@@ -246,8 +264,10 @@ class _Loader:
 
     def _load_runs(self) -> None:
         state = self.state
-        for value in self.value.runs:
-            run = self._run(value)
+        values = self.value.runs
+        values.reverse()
+        while values:  # what is loaded goes at once: the image and the state together would take twice the memory
+            run = self._run(values.pop())
             state.runs[run.id] = run
             state.count_bound(run, 1)
         for value in self.value.finished:
@@ -267,24 +287,29 @@ class _Loader:
 
     def _run(self, value: RunImage) -> Run:
         flow = self.state.versions.get((value.workflow, value.digest)) or Flow.nothing(value.workflow)
-        run = Run(value.id, flow, value.input, value.priority, value.number, value.started_at)
+        run = Run(value.id, flow, value.input.copy(), value.priority, value.number, value.started_at)
         run.left = value.left
-        run.status = LIVE if value.status == LIVE else value.status
-        run.reason, run.client, run.also, run.key, run.event = value.reason, value.client, value.also, value.key, value.event
-        run.worker, run.loose, run.tied, run.begun = value.worker, value.loose, value.tied, value.begun
-        run.moves = value.moves or int(value.moved)  # an older image only says whether
-        run.start_at, run.finished_at = value.start_at, value.finished_at
-        run.refused, run.parent, run.metadata, run.spawned = value.refused, value.parent, value.metadata, value.spawned
-        for step, image in zip(run.steps, value.steps, strict=True):
-            _load_step(step, image)
+        if value.status != LIVE:
+            run.status = value.status
+        _restore(run, _RUN_FIELDS, _run_values(value))
+        if value.moved and not run.moves:
+            run.moves = 1  # an older image only says whether
+        for step, image in zip(run.steps, value.steps, strict=bool(value.steps)):
+            if image.state != PENDING:
+                step.state = _STATES[image.state]
+            step.needs = image.needs
+            _restore(step, _STEP_FIELDS, _step_values(image))
+            if image.output != NULL:
+                step.output = image.output.copy()
         return run
 
     def _load_attempts(self) -> None:
         state = self.state
+        orphans = {value.id: self._run(value) for value in self.value.orphans}
         for value in self.value.attempts:
-            run = state.find(value.run)
+            run = state.find(value.run) or orphans.get(value.run)
             if run is None:
-                continue
+                continue  # an older image has no orphans
             step = run.steps[value.step]
             worker = state.workers.get(value.worker) if value.worker else None
             attempt = Attempt(step, value.number, value.token, state.pools.get(value.pool), worker)
@@ -330,15 +355,11 @@ class _Loader:
                 self.state.timers.sticky(step, step.run.flow.definition.sticky_timeout_ms)
 
 
-def _load_step(step: Step, value: StepImage) -> None:
-    step.state = _STATES[value.state]
-    step.needs, step.attempt, step.retries, step.losses = value.needs, value.attempt, value.retries, value.losses
-    step.mark, step.waits, step.again_at, step.ready_at = value.mark, value.waits, value.again_at, value.ready_at
-    step.sticky_at = value.sticky_at
-    step.started_at, step.finished_at, step.worker = value.started_at, value.finished_at, value.worker
-    step.avoid_full, step.last_token = value.avoid_full, value.last_token
-    step.output, step.error, step.error_kind = value.output, value.error, value.error_kind
-    step.children = value.children
+def _restore(target: Run | Step, names: tuple[str, ...], values: Iterable[Any]) -> None:
+    """Set what is not as usual. Most of a run is, and whatever is set takes memory: more than twice as much in all."""
+    for name, value in zip(names, values, strict=True):
+        if value:
+            setattr(target, name, value)
 
 
 def _load_place(attempt: Attempt) -> None:

@@ -8,7 +8,7 @@ from mesh.core import records as facts
 from mesh.core.graph import BadDefinition, Flow
 from mesh.core.inputs import Sender
 from mesh.core.slots import Worker
-from mesh.core.starting import Starting, client_name
+from mesh.core.starting import REASON_CHARACTERS_MAX, Starting, client_name
 from mesh.core.step import Attempt
 from mesh_sdk.errors import InvalidName
 from mesh_sdk.protocol.codec import encode
@@ -33,11 +33,12 @@ class Joining(Starting):
         """An incarnation wants to work: definitions are recorded, older incarnations are given up."""
         refusal = self._objection(input, sender)
         if refusal:
-            self.record(facts.WorkerRefused(sender.name, sender.incarnation, client_name(input.client), refusal))
+            self.record(facts.WorkerRefused(sender.name, sender.incarnation, client_name(input.client), refusal[:REASON_CHARACTERS_MAX]))
             return
         current = self.state.workers.get(sender.name)
         moves = current is not None and pool_id(_actions(input)) != current.pool.id
         if current is not None and current.incarnation != sender.incarnation:
+            self.replacing = True
             self.remove(current, "replaced by a newer incarnation", pool_stays=not moves)
         elif current is not None and moves:
             self._close_pool(current)
@@ -52,6 +53,7 @@ class Joining(Starting):
                 sender.name, sender.incarnation, input.name, input.slots, input.labels, workflows, input.client, input.host, input.pid
             )
         )
+        self.replacing = False
         for pool in list(self.state.pools.values()):
             self.pump(pool)
 

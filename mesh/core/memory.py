@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from mesh.core.finished import FinishedRuns
 from mesh.core.graph import Flow
-from mesh.core.placement import Routes, push
+from mesh.core.placement import Routes, head, push
 from mesh.core.run import Run
 from mesh.core.slots import Entry, Pool, Worker
 from mesh.core.step import READY, Attempt, Step
@@ -58,13 +58,14 @@ class Memory:
         """The run, live or among those remembered."""
         return self.runs.get(run) or self.finished.get(run)
 
-    def make_ready(self, step: Step) -> None:
-        """The step waits for a place from now on."""
+    def make_ready(self, step: Step, *, still: bool = False) -> None:
+        """The step waits for a place from now on, or (`still`) goes on waiting: it was given one and never got it."""
         step.state = READY
         self.mark += 1
         step.mark = self.mark
         step.waits += 1
-        step.ready_at = self.now
+        if not still:
+            step.ready_at = self.now
         self.waiting += 1
         flow = step.run.flow
         wait = schedule_timeout_ms(step)
@@ -74,7 +75,7 @@ class Memory:
         else:
             push(self.routes.queue(flow.actions[step.index]).ready, step)
         if wait:
-            self.timers.ready(step, wait)
+            self.timers.ready(step, wait, late=still)
 
     def await_worker(self, step: Step) -> None:
         """From now on the step waits for the worker that its run is bound to, but not for ever when that is SOFT."""
@@ -89,6 +90,13 @@ class Memory:
         self.mark += 1
         step.mark = self.mark  # older entries of it are void; its timers are not
         self._enqueue(step)
+
+    def await_worker_anew(self, run: Run) -> None:
+        """The steps of a run that wait begin to wait for its worker now."""
+        for step in run.steps:
+            if step.state is READY:
+                self.await_worker(step)
+        self.requeue_all(run)
 
     def requeue_all(self, run: Run) -> None:
         """Put all steps of a run that wait where they belong by now."""
@@ -122,12 +130,26 @@ class Memory:
             push(self.away.setdefault(step.run.worker, []), step)
         else:
             step.run.loose = True
+            self.unparked = True
             self.requeue_all(step.run)
 
     def unplaced(self, run: Run) -> None:
         """An attempt of a sticky run has ended. If it was the last one on a worker that takes no more, the run may leave."""
-        if run.worker in self.away and run.flow.sticky == "SOFT" and not run.placed:
+        if run.worker not in self.away or run.flow.sticky != "SOFT" or run.placed:
+            return
+        worker = self.workers.get(run.worker)
+        if any(step.state is READY and not (worker is not None and worker.can_run(step.action)) for step in run.steps):
             self.requeue_all(run)
+        self.tidy_queues(run.worker)
+
+    def tidy_queues(self, worker_id: str) -> None:
+        """Where nothing waits for a worker any more, nothing is kept of what did."""
+        waiting = self.away.get(worker_id)
+        if waiting is not None and head(waiting) is None:
+            del self.away[worker_id]
+        worker = self.workers.get(worker_id)
+        if worker is not None and head(worker.queue) is None:
+            worker.pool.waiting.pop(worker_id, None)
 
     def count_bound(self, run: Run, change: int) -> None:
         """The run is bound to its worker (1), or is not any more (-1)."""

@@ -7,7 +7,7 @@ at every action. A step of a sticky run that is not bound yet waits apart: it ne
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from mesh.core.slots import Entry, Pool, Worker
 from mesh.core.step import READY, Step
@@ -53,7 +53,7 @@ class Routes:
 
     def rebuild(self, pools: Iterable[Pool]) -> None:
         """Follow a change of pools; every waiting step moves along."""
-        entries = [self.nowhere, *self.by_pools.values()]
+        known, before = self.by_action, [self.nowhere, *self.by_pools.values()]
         serving: dict[str, list[Pool]] = {}
         for pool in pools:
             for action in sorted(pool.actions):
@@ -67,15 +67,26 @@ class Routes:
                 for pool in group:
                     self.by_pool.setdefault(pool.id, []).append(queue)
             self.by_action[action] = queue
-        for old in entries:
-            self._move(old.ready, "ready")
-            self._move(old.sticky, "sticky")
+        for old in before:
+            heirs = [self.queue(action) for action, queue in known.items() if queue is old]
+            if heirs and all(heir is heirs[0] for heir in heirs) and not (heirs[0].ready or heirs[0].sticky):
+                heirs[0].ready, heirs[0].sticky = old.ready, old.sticky  # as a rule: a worker more, or less, of pools that stay
+            else:
+                self._move(old.ready, "ready")
+                self._move(old.sticky, "sticky")
 
     def _move(self, heap: list[Entry], kind: str) -> None:
-        while (entry := head(heap)) is not None:
-            heappop(heap)
-            queue = self.queue(entry[3].action)
-            heappush(queue.sticky if kind == "sticky" else queue.ready, entry)
+        """In one pass: with 100,000 steps waiting, a heap operation for each would stop the leader."""
+        moved: dict[str, list[Entry]] = {}
+        for entry in heap:
+            step = entry[3]
+            if step.state is READY and step.mark == entry[2]:
+                moved.setdefault(step.action, []).append(entry)
+        for action, entries in moved.items():
+            queue = self.queue(action)
+            target = queue.sticky if kind == "sticky" else queue.ready
+            target.extend(entries)
+            heapify(target)
 
 
 def best_worker(pool: Pool, besides: str = "") -> Worker | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from mesh.core import records as facts
 from mesh.core.graph import Flow
 from mesh.core.memory import Memory
-from mesh.core.placement import head
 from mesh.core.run import Run
 from mesh.core.step import ENDED, READY, SKIPPED
 from mesh_sdk.protocol.records import FAILED, NULL
@@ -20,12 +19,12 @@ class RunsKnown(Memory):
     """Runs start, are bound, and end."""
 
     def _apply_event(self, record: facts.EventReceived) -> None:
-        self.event = (record.sequence, record.name, record.input)
+        self.event = (record.sequence, record.name, record.input.copy())  # as it is, it keeps the whole frame that it came in
 
     def apply_start(self, record: facts.RunStarted) -> Run:
         self.number += 1
         flow = self.versions[(record.workflow, record.digest)]
-        input = self.event[2] if record.event else record.input
+        input = self.event[2] if record.event else record.input.copy()
         run = Run(record.run, flow, input, record.priority, self.number, self.now)
         self.runs[run.id] = run
         run.client = record.client
@@ -101,7 +100,7 @@ class RunsKnown(Memory):
 
     def apply_bound(self, record: facts.RunBound) -> None:
         run = self.runs[record.run]
-        old = self.workers.get(run.worker)
+        old = run.worker
         run.loose = not record.worker
         if record.worker:
             if run.worker and run.worker != record.worker and run.begun:
@@ -109,12 +108,8 @@ class RunsKnown(Memory):
             self.count_bound(run, -1)
             run.worker = record.worker
             self.count_bound(run, 1)
-        for step in run.steps:
-            if step.state is READY:
-                self.await_worker(step)
-        self.requeue_all(run)
-        if old is not None and head(old.queue) is None:
-            old.pool.waiting.pop(old.id, None)
+        self.await_worker_anew(run)
+        self.tidy_queues(old)
 
     def apply_end(self, record: facts.RunFinished) -> None:
         run = self.runs.pop(record.run)
@@ -126,8 +121,8 @@ class RunsKnown(Memory):
                     self.waiting -= 1
                 step.state = SKIPPED
                 step.current = None  # an attempt that is still out keeps its slot until it is answered
-        if run.worker in self.away and head(self.away[run.worker]) is None:
-            del self.away[run.worker]
+        if run.worker:
+            self.tidy_queues(run.worker)
         self._remember(run, record.status)
         self.awaited.pop(run.id, None)
 

@@ -6,9 +6,11 @@ from mesh.core import records as facts
 from mesh.core.graph import Flow
 from mesh.core.inputs import Sender
 from mesh.core.joining import Joining
+from mesh.core.run import LIVE
 from mesh.core.slots import Worker
 from mesh.core.starting import METADATA_ENTRIES_MAX, bounded_priority, is_run_id
 from mesh.core.step import Attempt
+from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
 from mesh_sdk.protocol.records import Spawn
 
 CHILDREN_MAX = 10_000
@@ -25,7 +27,8 @@ class Spawning(Joining):
         """A step starts a child run. A late refusal is recorded as the child's outcome, so that whoever waits is told."""
         attempt = self._attempt(input, sender)
         if attempt is None or attempt.step.current is not attempt:
-            self._spawned_too_late(input, sender)
+            if attempt is not None:
+                self._spawned_too_late(input, attempt, self.state.workers[sender.name])
             return
         worker = self.state.workers[sender.name]
         step = attempt.step
@@ -55,11 +58,13 @@ class Spawning(Joining):
         """Not a run id at all, or another run's."""
         return not is_run_id(child) or child in self.state.runs or self.state.finished.knows(child)
 
-    def _spawned_too_late(self, input: Spawn, sender: Sender) -> None:
-        """The parent's run is over: whoever awaits the child is told. A newer attempt of a live run may spawn it yet."""
-        worker = self.state.workers.get(sender.name)
-        ended = worker is not None and worker.incarnation == sender.incarnation and self.state.finished.knows(input.run)
-        if worker is not None and ended and not self._is_taken(input.child):
+    def _spawned_too_late(self, input: Spawn, attempt: Attempt, worker: Worker) -> None:
+        """The parent's run is over while the attempt still runs: whoever awaits the child is told.
+
+        Of a live run another attempt may spawn the child yet. Only the id that follows from the position is taken.
+        """
+        own = derived_run_id(run_id_time_ms(input.run), input.run, attempt.step.name, input.position)
+        if attempt.step.run.status is not LIVE and input.child == own and not self._is_taken(input.child):
             message = f"run {input.run} has ended: none of its steps can start child {input.workflow!r} any more"
             self.record(facts.RunRefused(input.child, input.workflow, worker.client, None, "SpawnError", message))
 

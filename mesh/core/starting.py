@@ -16,6 +16,8 @@ from mesh_sdk.protocol.records import CANCELLED, NULL, Start
 from mesh_sdk.protocol.subjects import PRIORITIES
 
 METADATA_ENTRIES_MAX = 64
+REASON_CHARACTERS_MAX = 1_000
+"""Why something was refused quotes it: what is too long to be taken must not be written down longer still."""
 
 
 is_run_id = re.compile(rf"[0-9a-f]{{{RUN_ID_CHARACTERS}}}").fullmatch
@@ -59,7 +61,7 @@ class Starting(Assigning):
         refusal = self._refusal(input, sender, flow)
         if refusal is not None or flow is None:
             kind, message = refusal or ("UnknownWorkflow", "")
-            self.record(facts.RunRefused(input.run, input.workflow, client, None, kind, message))
+            self.record(facts.RunRefused(input.run, input.workflow, client, None, kind, message[:REASON_CHARACTERS_MAX]))
             return
         priority = bounded_priority(input.priority or sender.priority or flow.definition.priority)
         start_at = state.now + input.delay_ms if input.delay_ms > 0 else 0

@@ -50,8 +50,9 @@ class ReadyTimer:
 
     def live(self) -> bool:
         step = self.step
-        waits = step.state is READY or (step.state is OUT and step.run.flow.sticky and not step.recalled)
-        return bool(waits) and step.waits == self.waits and (not self.since or self.since == step.sticky_at)
+        if step.waits != self.waits or (step.state is not READY and not (step.state is OUT and step.run.flow.sticky)):
+            return False
+        return not self.since or (self.since == step.sticky_at and not step.recalled)
 
 
 class RetryTimer:
@@ -120,9 +121,13 @@ class Timers:
         """The attempt got more time: `attempt.until` has changed."""
         self._push(ExecutionTimer(attempt.until, attempt))
 
-    def ready(self, step: Step, wait_ms: int) -> None:
-        """The step became ready at `step.ready_at` and may wait `wait_ms` for a place."""
-        self._append("schedule", wait_ms, ReadyTimer(step.ready_at + wait_ms, step, 0))
+    def ready(self, step: Step, wait_ms: int, *, late: bool = False) -> None:
+        """The step became ready at `step.ready_at` (`late`: some time ago) and may wait `wait_ms` for a place."""
+        timer = ReadyTimer(step.ready_at + wait_ms, step, 0)
+        if late:
+            self._push(timer)
+        else:
+            self._append("schedule", wait_ms, timer)
 
     def sticky(self, step: Step, wait_ms: int) -> None:
         """The step waits for its run's worker since `step.sticky_at`, for `wait_ms` at most."""
@@ -176,9 +181,9 @@ class Timers:
         return min(times) if times else None
 
 
-def _order(timer: Timer) -> tuple[int, int, int]:
+def _order(timer: Timer) -> tuple[int, int, int, bool]:
     """By time, then by what the timer is about: a state that was loaded from an image gives the same order."""
     if isinstance(timer, DelayTimer):
-        return timer.at, timer.run.number, -1
+        return timer.at, timer.run.number, -1, False
     step = timer.attempt.step if isinstance(timer, ExecutionTimer) else timer.step
-    return timer.at, step.run.number, step.index
+    return timer.at, step.run.number, step.index, isinstance(timer, ReadyTimer) and timer.sticky

@@ -63,6 +63,10 @@ class WorkersKnown(Memory):
         self._reroute()
         for entry in self.away.pop(worker.id, ()):
             self._enqueue_if_waiting(entry)
+        for run in self.runs.values():  # those that might have gone elsewhere and have not
+            if run.loose and run.worker == worker.id:
+                run.loose = False
+                self.await_worker_anew(run)
         for entry in old.queue if old is not None else ():
             self._enqueue_if_waiting(entry)
         self.changed_workers[worker.id] = worker

@@ -24,6 +24,7 @@ from mesh.core import records as facts
 from mesh.core.inputs import SELF, EventArrived, LanesLost, Sender, TimePassed, WorkerVanished
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
+from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
 from tests.core.world import T0, World
 
 Options = dict[str, object]
@@ -141,7 +142,9 @@ class _Player:
         rest = words[1:]
         if verb == "spawns":
             alias, workflow, position = rest
-            child = self.runs.setdefault(alias, f"{T0:012x}{len(self.runs):020x}")
+            step = words[0].partition("@")[0].rpartition(".")[2]
+            derived = derived_run_id(run_id_time_ms(attempt[0]), attempt[0], step, position)
+            child = self.runs.setdefault(alias, derived)
             return wire.Spawn(*attempt, position, "digest", child, workflow, Raw(b"{}"), **options), sender  # type: ignore[arg-type]
         return self._report(verb, attempt, rest, options), sender
 

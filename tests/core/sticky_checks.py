@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from mesh.core import records as facts
+from mesh.core.core import Core
+from mesh.core.image import encode_image, image, load
 from mesh.core.inputs import SELF, Sender, TimePassed
 from mesh.core.records import NEVER, Fact
 from mesh.core.step import OUT, READY, Step
@@ -98,6 +100,15 @@ class StickyWorld(World):
                 timeout = run.flow.steps[step.index].schedule_timeout_ms or (300_000 if run.flow.sticky == "HARD" else 0)
                 if step.state is READY and timeout:
                     assert step.ready_at + timeout > now, "the schedule timeout is over"
+
+    def check_settled(self) -> None:
+        """Nothing waits in vain: whoever took over now, or loaded an image, would find nothing left to decide."""
+        loaded = load(encode_image(image(self.state)), self.finished_max)
+        for state in (self.state, loaded):
+            heir = Core(state, lambda: "-")
+            heir.begin(self.state.now)
+            left = heir.take()
+            assert not left, f"left undecided: {left[:3]}"
 
     def check_kept(self) -> None:
         """No worker keeps anything for a run that has ended or belongs to another, once it has read its lane."""

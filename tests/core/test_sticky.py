@@ -6,6 +6,7 @@ import os
 import random
 
 import pytest
+from msgspec import structs
 
 from mesh.core import attempts_known
 from mesh.core.core import Core
@@ -52,7 +53,12 @@ class _Life:
             self.join(id)
 
     def join(self, id: str) -> None:
-        known = self.workflows if self.rng.random() < 0.8 else self.rng.sample(self.workflows, 2)
+        """A worker with all workflows, or some, or (a rolling deploy) with versions of them that have fewer steps."""
+        known, choice = self.workflows, self.rng.random()
+        if choice < 0.15:
+            known = self.rng.sample(self.workflows, 2)
+        elif choice < 0.45:
+            known = [structs.replace(flow, steps=flow.steps[: self.rng.randint(1, len(flow.steps))]) for flow in self.workflows]
         self.world.join(id, known, self.rng.randint(1, 3))
 
     def happen(self) -> None:
@@ -62,9 +68,11 @@ class _Life:
             self.join(rng.choice(["w1", "w2", "w3"]))
         elif choice < 0.06:
             world.kill(rng.choice(list(world.workers.values())))
-        elif choice < 0.08:
+        elif choice < 0.07:
             world.leave(rng.choice(list(world.workers.values())))
-        elif choice < 0.10:
+        elif choice < 0.09:
+            world.decide(wire.Draining(), rng.choice(list(world.workers.values())).sender)
+        elif choice < 0.11:
             self.register_again(rng.choice(list(world.workers.values())))
         elif choice < 0.32:
             self.start()
@@ -116,10 +124,12 @@ def _live_many(seeds: range) -> None:
     for seed in seeds:
         try:
             life = _Life(seed)
-            for _ in range(HAPPENINGS):
+            for number in range(HAPPENINGS):
                 life.happen()
                 life.world.check_ledger()
                 life.world.check_kept()
+                if not number % 4:
+                    life.world.check_settled()
             life.world.check_once()
             if not seed % 10:
                 life.world.check_followers()
