@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint types bench chaos sim clean apt install format
+.PHONY: soak longlife failover demo test check lint types bench chaos sim sim-mutants clean apt install format
 .DEFAULT_GOAL := check
 
 demo: $(INSTALLED)
@@ -36,8 +36,29 @@ SEEDS ?= 300
 sim: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(if $(findstring -,$(SEEDS)),$(SEEDS),0-$(SEEDS))
 
+# Takes one rule after the other out of a copy of the mesh: the simulation must notice each time.
+sim-mutants: $(INSTALLED)
+	$(BIN)/python -m tests.simulation.mutants
+
+# Real processes under faults; the reports become the tables of docs/reliability.md. MESH_CHAOS_SEED and MESH_CHAOS_SECONDS as that page says.
 chaos: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m chaos
+	rm -rf .mesh/chaos
+	$(BIN)/python -m pytest -q -m chaos; code=$$?; $(BIN)/python -m tests.chaos.report && exit $$code
+
+# How long the mesh stands still when something dies; ends with 1 if it is longer than promised.
+failover: $(INSTALLED)
+	$(BIN)/python -m tests.faults.failover
+
+# An hour of steady work while workers come and go; ends with 1 if anything has grown: `make soak SOAK_MINUTES=15`.
+SOAK_MINUTES ?= 60
+SOAK_RATE ?= 55
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.longlife.soak --minutes $(SOAK_MINUTES) --rate $(SOAK_RATE) --pictures docs
+
+# The figures of docs/longlife.md: 100,000 live runs, and a backlog of 1,000,000 starts.
+longlife: $(INSTALLED)
+	$(BIN)/python -m tests.longlife.recovery
+	$(BIN)/python -m tests.longlife.backlog --picture docs/longlife-backlog.svg
 
 install: $(INSTALLED)
 

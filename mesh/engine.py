@@ -22,6 +22,7 @@ from mesh.scheduler.leadership import Leadership
 from mesh.scheduler.loop import Poison, Probe
 from mesh.scheduler.standby import Standby
 from mesh.scheduler.term import LeaseLost, Term
+from mesh.scheduler.trim import HelperFailed, full, trim
 from mesh.store.topology import Topology
 from mesh_sdk.errors import ConfigurationError
 from mesh_sdk.observe.health import HealthServer, LoopBeat
@@ -50,21 +51,21 @@ class Engine:
         namespace: whose work it schedules.
         metrics_port: where `/metrics /healthz /readyz` are served; None for nowhere.
         replicas: copies of every stream; None for MESH_REPLICAS, else 3 on a cluster of three or more servers, else 1.
-        live_runs_max: past it, starts wait on disk.
+        live_runs_max: past it, starts wait on disk; None for MESH_LIVE_RUNS_MAX, else 20,000.
         finished_runs_max: finished runs that are remembered.
         probe: told at each phase of each frame; for tests.
     """
 
     def __init__(
         self, url: str, namespace: str = "default", *, metrics_port: int | None = None, replicas: int | None = None,
-        live_runs_max: int = LIVE_RUNS_MAX, finished_runs_max: int = FINISHED_RUNS_MAX, probe: Probe | None = None,
+        live_runs_max: int | None = None, finished_runs_max: int = FINISHED_RUNS_MAX, probe: Probe | None = None,
     ) -> None:  # fmt: skip
         self.id = secrets.token_hex(4)
         self._url = url
         self._subjects = Subjects(namespace)
         self._metrics_port = metrics_port
         self._replicas = replicas or _replicas_wished()
-        self._live_runs_max = live_runs_max
+        self._live_runs_max = live_runs_max or _live_runs_wished()
         self._finished_runs_max = finished_runs_max
         self._probe = probe
         self._poison: Poison = set()
@@ -146,6 +147,7 @@ class Engine:
         try:
             if await self._caught_up(bus, follower) is None:  # before the lease: taking it deposes a leader that may be able
                 return None
+            await self._make_room(bus)
             if not await leadership.take_lease():
                 return None
             end = await self._caught_up(bus, follower)
@@ -160,10 +162,16 @@ class Engine:
             log.error("the journal can't be followed: %s; starting again from the newest snapshot", error)
             await self._follow_again(follower)
             await asyncio.sleep(_AGAIN_S)
-        except TransportError as error:
+        except (TransportError, HelperFailed, OSError) as error:
             log.warning("leading was put off: %s", error)
             await self._follow_again(follower)
         return None
+
+    async def _make_room(self, bus: Bus) -> None:
+        """A journal that has no room for one frame more refuses every leader for ever: whoever wants to lead trims it first."""
+        if await full(bus, self._subjects):
+            log.warning("the journal is full: it is trimmed before anybody leads")
+            await trim(bus, self._subjects, self._url, self._finished_runs_max)
 
     async def _caught_up(self, bus: Bus, follower: Follower) -> int | None:
         """The end of the journal, once this scheduler has read that far; None when it can't in time."""
@@ -269,6 +277,14 @@ def _replicas_wished() -> int:
     if text and text not in ("1", "3", "5"):
         raise ConfigurationError(f"MESH_REPLICAS is {text!r}: use 1, 3 or 5, or leave it away")
     return int(text or 0)
+
+
+def _live_runs_wished() -> int:
+    """MESH_LIVE_RUNS_MAX, else the usual window."""
+    text = os.environ.get("MESH_LIVE_RUNS_MAX", "").strip()
+    if text and not (text.isascii() and text.isdigit() and int(text)):
+        raise ConfigurationError(f"MESH_LIVE_RUNS_MAX is {text!r}: use a whole number of runs, 1 or more, or leave it away")
+    return int(text or LIVE_RUNS_MAX)
 
 
 async def _beat(beat: LoopBeat) -> None:

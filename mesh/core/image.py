@@ -187,7 +187,7 @@ def load(data: bytes, finished_max: int) -> State:
         msgspec.ValidationError: when the bytes are no image of this version.
     """
     value = msgspec.json.decode(data, type=StateImage)
-    if value.version != IMAGE_VERSION:
+    if value.version > IMAGE_VERSION:
         raise msgspec.ValidationError(f"snapshot of version {value.version}, this reads version {IMAGE_VERSION}")
     return _Loader(value, finished_max).state
 

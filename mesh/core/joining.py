@@ -108,6 +108,9 @@ class Joining(Starting):
             self.record(facts.WorkerDraining(worker.id))  # first, so that nothing below is released to it again
         if reason == LEFT:
             self._close_pool(worker)
+            attempts = list(worker.held.values())
+            for attempt in sorted(worker.reserved.values(), key=_by_age):  # crossed its goodbye: nobody has begun it
+                self.hand_back(attempt, "its worker has left")
         elif len(worker.pool.workers) == 1 and not pool_stays:
             attempts += worker.pool.out.values()
         for attempt in sorted(attempts, key=_by_age):

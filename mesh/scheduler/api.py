@@ -6,6 +6,7 @@ shapes stand in `mesh_sdk/reads.py`. Rule: a bad request is answered with an err
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +16,20 @@ from msgspec import Struct
 
 from mesh.core.effects import done
 from mesh.core.image import digest
+from mesh.core.starting import is_run_id
 from mesh.core.state import State
 from mesh.scheduler.outbox import too_large
+from mesh.scheduler.unread import Unread
 from mesh.scheduler.views import LIST_LIMIT_MAX, RunQuery, Views
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import NULL, REFUSED, Done, Notice, RunError, Started
+from mesh_sdk.protocol.records import NULL, QUEUED, REFUSED, Done, Notice, RunError, Started
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Subscription
 
 log = logging.getLogger(__name__)
 
+WAITING_MAX = 1_000
+"""Questions for runs that nobody knows, yet: any more are answered by what is known."""
 ANSWER_BYTES_MAX = 1024
 """What an answer has around its results."""
 
@@ -71,9 +76,12 @@ class Api:
         bus, subjects, state: of the scheduler.
         views: makes the answers.
         ask: has a question answered at a journal sequence (see `Loop.ask`).
+        unread: starts that are not decided yet.
     """
 
-    def __init__(self, bus: Bus, subjects: Subjects, state: State, views: Views, ask: Ask) -> None:
+    def __init__(self, bus: Bus, subjects: Subjects, state: State, views: Views, ask: Ask, unread: Unread) -> None:
+        self._unread = unread
+        self._waiting: set[asyncio.Task[None]] = set()
         self._bus = bus
         self._subjects = subjects
         self._state = state
@@ -99,6 +107,8 @@ class Api:
 
     async def close(self) -> None:
         """Answer no more."""
+        for task in self._waiting:
+            task.cancel()
         if self._subscription is not None:
             await self._subscription.close()
             await self._single.close()
@@ -109,7 +119,36 @@ class Api:
         call = subject[len(self._subjects.api("")) :]
 
         def question(sequence: int) -> Callable[[], None]:
+            unknown = self._unknown_run(call, data)
+            if unknown:
+                return lambda: self._look_again(unknown, reply, data)
             answer = self._answer(call, data, sequence)
+            return lambda: self._reply(reply, answer)
+
+        self._ask(question)
+
+    def _unknown_run(self, call: str, data: bytes) -> str:
+        """The run that is asked for, if it is none that is known but may have been started a moment ago; else ""."""
+        if call != "runs.get" or len(self._waiting) >= WAITING_MAX:
+            return ""
+        try:
+            id = msgspec.json.decode(data, type=_RunId).run_id
+        except msgspec.MsgspecError:
+            return ""
+        known = self._state.find(id) is not None or self._state.finished.knows(id)
+        return id if not known and is_run_id(id) else ""
+
+    def _look_again(self, run: str, reply: str, data: bytes) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer_late(run, reply, data), name="a run that is not known yet")
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    async def _answer_late(self, run: str, reply: str, data: bytes) -> None:
+        decided = await self._unread.until_decided()
+
+        def question(sequence: int) -> Callable[[], None]:
+            known = decided or self._state.find(run) is not None
+            answer = self._answer("runs.get", data, sequence) if known else _queued(run)
             return lambda: self._reply(reply, answer)
 
         self._ask(question)
@@ -194,3 +233,8 @@ def _forgotten(run: str) -> Done:
 
 def _error(type: str, message: str) -> bytes:
     return encode({"error": {"type": type, "message": message}})
+
+
+def _queued(run: str) -> bytes:
+    """What is known of a run whose start, if there is one, is still on disk."""
+    return encode({"ok": {"run_id": run, "workflow": "", "status": QUEUED}})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mesh.core.records import InputRejected, TermStarted
+from mesh.core.records import JOURNAL_VERSION, InputRejected, TermStarted
 from mesh.core.state import State
 from mesh.scheduler.journal import decode_frame
 from mesh.store.snapshots import Snapshots
@@ -64,6 +64,10 @@ class Follower:
         )
         await self._reader.start()
 
+    def forget(self) -> None:
+        """Let go of the state: whoever has stopped and needs it no more has room for another."""
+        self.state = State(self._finished_max)
+
     async def stop(self) -> None:
         """Apply no more."""
         if self._reader is not None:
@@ -83,12 +87,16 @@ class Follower:
     def _apply_frame(self, delivery: Delivery) -> None:
         if delivery.sequence != self.sequence + 1:
             raise Unfollowable(
-                f"the journal goes on at {delivery.sequence}, this follower is at {self.sequence}: it was trimmed ahead of us"
+                f"the journal goes on at {delivery.sequence}, this follower is at {self.sequence}: it was trimmed ahead of us. If this is "
+                "said again, the newest snapshots are of a newer version: start schedulers of that version"
             )
         try:
             frame = decode_frame(delivery.data)
+            if frame.version != JOURNAL_VERSION:
+                raise msgspec.ValidationError(f"version {frame.version} of the journal, this is version {JOURNAL_VERSION}")
         except msgspec.MsgspecError as error:
-            raise Unfollowable(f"frame {delivery.sequence} is of another version: {error}") from error
+            told = f"frame {delivery.sequence} was written by a newer version, or is damaged: {error}"
+            raise Unfollowable(f"{told}. Unknown records: no snapshot, no leading; start schedulers of that version") from error
         state = self.state
         state.now = frame.at
         for record in frame.records:
@@ -118,7 +126,8 @@ class Follower:
                 return False
             self._moved.clear()
             try:
-                await asyncio.wait_for(self._moved.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._moved.wait()
             except TimeoutError:
                 return False
         return True

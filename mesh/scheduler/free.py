@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 
 from mesh.scheduler.inbox import EVENTS
 from mesh.scheduler.lanes import PURGE_MESSAGES, Lanes
 from mesh.scheduler.loop import Loop
+from mesh.scheduler.trim import HelperFailed, crowded, trim
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.errors import TransportError
@@ -25,8 +25,12 @@ SNAPSHOT_BYTES = 64 * 1024 * 1024
 SNAPSHOT_FRAMES = 50_000
 LANES_PART = 4
 """Past this part of its bytes the lanes' stream is freed of all that is answered, however few messages of a lane that are."""
+SWEEP_ROUNDS = 60
+"""As seldom all lanes are freed of what is answered: those of workers that are gone never come to a number worth a purge."""
 JOURNAL_PART = 4
 """A snapshot is due at this part of the journal's bytes at the latest: between two of them there must be room."""
+SNAPSHOT_AGAIN_S = 30.0
+"""A snapshot that could not be made is tried again after this time."""
 
 
 class Freeing:
@@ -45,6 +49,8 @@ class Freeing:
         """`loop.frame_bytes` at the newest snapshot; of an older term's, what the journal held before."""
         self._snapshot_every = SNAPSHOT_BYTES
         self._snapshot: asyncio.Task[None] | None = None
+        self._again_at: float | None = None
+        self._rounds = 0
 
     async def round(self) -> None:
         """Free what can be freed now. Failing is harmless: the next round tries again."""
@@ -80,8 +86,12 @@ class Freeing:
     async def _free_lanes(self) -> None:
         stream = self._subjects.lanes_stream
         state = await self._bus.stream_state(stream)
-        crowded = state is not None and 0 < state.limit_bytes < LANES_PART * state.bytes
-        for subject, before in self._lanes.purgeable(1 if crowded else PURGE_MESSAGES):
+        if state is None or state.first > self._lanes.fence:  # deleted, or emptied: writing would tell, but there may be nothing to write
+            return self._lanes.doubt()
+        crowded = 0 < state.limit_bytes < LANES_PART * state.bytes
+        self._rounds += 1
+        whole = crowded or self._rounds % SWEEP_ROUNDS == 0
+        for subject, before in self._lanes.purgeable(1 if whole else PURGE_MESSAGES):
             await self._bus.purge(stream, subject=subject, before=before)
         if self._lanes.fence:
             await self._bus.purge(stream, subject=self._subjects.lane_fence, before=self._lanes.fence)
@@ -98,22 +108,23 @@ class Freeing:
     async def _snapshot_if_due(self) -> None:
         if self._snapshot_bytes is None:
             self._snapshot_bytes = await self._journal_bytes()
-        sequence = self._loop.journal.sequence
-        due = self._loop.frame_bytes - self._snapshot_bytes > self._snapshot_every or sequence - self._snapshot_at > SNAPSHOT_FRAMES
-        if due and (self._snapshot is None or self._snapshot.done()):
+        if self._snapshot is not None and not self._snapshot.done():
+            return
+        sequence, now = self._loop.journal.sequence, asyncio.get_running_loop().time()
+        if self._again_at is not None:
+            due = now >= self._again_at
+        else:
+            many = self._loop.frame_bytes - self._snapshot_bytes > self._snapshot_every or sequence - self._snapshot_at > SNAPSHOT_FRAMES
+            due = many or await crowded(self._bus, self._subjects)
+        if due:
+            self._again_at = None
             self._snapshot_at, self._snapshot_bytes = sequence, self._loop.frame_bytes
             self._snapshot = asyncio.get_running_loop().create_task(self._make_snapshot())
 
     async def _make_snapshot(self) -> None:
         """Have a helper process write a snapshot, then trim the journal behind the older of the two that are kept."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "mesh.scheduler.snapshot", self._url, self._subjects.namespace, str(self._finished_max),
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, _ = await process.communicate()
-        if process.returncode != 0 or not out.strip().isdigit():
-            log.error("the snapshot helper ended with %s: the journal is kept whole until the next one", process.returncode)
-            return
-        older = int(out)
-        if older:
-            await self._bus.purge(self._subjects.journal_stream, before=older + 1)
+        try:
+            await trim(self._bus, self._subjects, self._url, self._finished_max)
+        except (HelperFailed, OSError, TransportError) as error:
+            self._again_at = asyncio.get_running_loop().time() + SNAPSHOT_AGAIN_S
+            log.error("no snapshot was made: %s. Nothing is lost: the journal stays whole; tried again in %g s", error, SNAPSHOT_AGAIN_S)

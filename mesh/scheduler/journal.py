@@ -15,7 +15,7 @@ import msgspec
 from mesh.core.records import JournalFrame
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Stored
-from mesh_sdk.transport.errors import TransportError, WrongSequence
+from mesh_sdk.transport.errors import StreamFull, TransportError, WrongSequence
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,9 @@ class Journal:
                 self.confirmed_at = frame.sent_at
                 return self.sequence
             except TransportError as error:
-                log.warning("journal frame %s is in doubt, sent again: %s", frame.message_id, error)
+                frame.doubts += 1
+                if frame.doubts & (frame.doubts - 1) == 0:  # the first, the second, the fourth…
+                    log.warning("%s", _doubt(frame.message_id, error))
                 await asyncio.sleep(_AGAIN_S)
                 frame.sent_at = loop.time()
                 frame.future = self.append_soon(frame.data, frame.message_id)
@@ -123,10 +125,17 @@ class Journal:
 class PendingFrame:
     """A frame on its way."""
 
-    __slots__ = ("data", "future", "message_id", "sent_at")
+    __slots__ = ("data", "doubts", "future", "message_id", "sent_at")
 
     def __init__(self, journal: Journal, data: bytes, message_id: str) -> None:
         self.data = data
         self.message_id = message_id
+        self.doubts = 0
         self.sent_at = asyncio.get_running_loop().time()
         self.future = journal.append_soon(data, message_id)
+
+
+def _doubt(frame: str, error: TransportError) -> str:
+    if isinstance(error, StreamFull):
+        return f"the journal has no room for frame {frame}: nothing more is decided until a snapshot has made some ({error})"
+    return f"journal frame {frame} is in doubt, sent again: {error}"

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from mesh.core.effects import Address
 from mesh.scheduler.journal import Deposed
@@ -18,18 +17,20 @@ from mesh_sdk.protocol.codec import FRAME_BYTES_MAX, encode
 from mesh_sdk.protocol.records import VERSION, Assign, LaneFrame, Order
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
-from mesh_sdk.transport.errors import NoResponders, StreamMissing, TransportError, WrongSequence
+from mesh_sdk.transport.errors import NoResponders, StreamFull, StreamMissing, TransportError, WrongSequence
 
 log = logging.getLogger(__name__)
 
 BATCH_MESSAGES_MAX = 256
-BATCH_BYTES_MAX = 8 * 1024 * 1024
-"""A batch is closed when it has grown past this: one that is larger than the stream would never be taken."""
+BATCH_BYTES_MAX = 2 * 1024 * 1024
+"""A batch is closed before it grows past this: one larger than the stream would never be taken, and a small server has lanes of 4 MiB."""
 MESSAGE_STEPS_MAX = 64
 HEADERS_BYTES_MAX = 1024
 """More than the headers of any lane message have."""
 PURGE_MESSAGES = 512
 """A lane is purged when this many of its messages at its front are answered."""
+SEQUENCES = 1 << 20
+"""Of the lanes, for each sequence of the journal: far more than the lane messages that follow from one frame."""
 
 _ACK_TIMEOUT_S = 2.0
 _AGAIN_S = 0.05
@@ -64,12 +65,15 @@ class Lanes:
         self._term = term
         self._fence = 0
         self._doubt = False
+        self._given_up = False
         self._batches = 0
         self._prepared: list[tuple[str, bytes, _Message]] = []
         self._waiting: list[tuple[str, bytes, _Message]] = []
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._queued = 0
+        self._through = 0
+        """How many of the messages that were queued are written, or dropped."""
+        self._moved = asyncio.Event()
         self._writing: asyncio.Future[int] | None = None
         self._open: dict[str, _Message] = {}
         self._stored: dict[str, deque[_Message]] = {}
@@ -77,22 +81,37 @@ class Lanes:
         self.on_undeliverable: Callable[[str, int, int], None] = lambda token, size, limit: None
         self.stop_listening = bus.on_connection(self._connection)
 
+    async def void(self, journal: int) -> None:
+        """Take everything out of the lanes that was written before this journal sequence.
+
+        Lanes that were made anew begin at a sequence that no lanes before them had, for it follows from the journal's: a
+        fence is a sequence, and were two of them to be the same, a paused leader could write behind its successor's. What a
+        newer leader writes into lanes of its own stands behind a higher sequence, so that this can come late.
+        """
+        await self._bus.purge(self._subjects.lanes_stream, before=journal * SEQUENCES)
+
     async def take_fence(self) -> None:
         """From here on, every batch of an older leader is refused.
 
         Raises:
             LanesGone: there is no lanes stream.
             Deposed: a newer leader holds the fence.
+            StreamFull: there is no room even for a fence; freeing would come after it, so what the lanes hold has to be given up.
         """
         fence = self._subjects.lane_fence
         while True:
             try:
                 last = await self._bus.last(self._subjects.lanes_stream, fence)
-                if last is not None and _fence_term(last.data) > self._term:
-                    raise Deposed("a newer leader holds the lanes' fence")
+                if last is not None and (newer := _fence_term(last.data)) > self._term:
+                    journal = await self._bus.stream_state(self._subjects.journal_stream)
+                    if journal is None or newer <= journal.last:  # a term is a sequence of the journal: past its end there is none
+                        raise Deposed("a newer leader holds the lanes' fence")
+                    log.error("the lanes' fence says term %d, which the journal does not know: it is taken all the same", newer)
                 self._fence = await self._bus.append(fence, b"%d 0" % self._term, expect=last.sequence if last else 0)
                 self._batches = 0  # also when the lanes were made anew: what `_look` compares
                 return
+            except StreamFull:
+                raise
             except TransportError as error:
                 log.warning("the lanes' fence could not be taken, tried again: %s", error)
                 await self._again(error)
@@ -113,8 +132,8 @@ class Lanes:
         """The records of what was prepared stand: write it."""
         if self._prepared:
             self._waiting += self._prepared
+            self._queued += len(self._prepared)
             self._prepared = []
-            self._idle.clear()
             self._wake.set()
 
     def _split(self, subject: str, orders: list[Order]) -> None:
@@ -145,8 +164,13 @@ class Lanes:
 
     def forget(self) -> None:
         """The stream is gone, and everything in it; what was to be written before that was journaled will be given out anew."""
+        self._pass(len(self._waiting))
         self._waiting.clear()
         self._stored.clear()
+
+    def _pass(self, count: int) -> None:
+        self._through += count
+        self._moved.set()
 
     def adopt(self, subject: str, sequence: int, unanswered: list[str]) -> None:
         """An older leader's message still stands: it is freed like one's own. Called newest first, before any is purged."""
@@ -159,8 +183,17 @@ class Lanes:
     def _connection(self, up: bool) -> None:
         """The server may be another, and the memory stream with it gone: look, also when there is nothing to write."""
         if up:
-            self._doubt = True
-            self._wake.set()
+            self.doubt()
+
+    def doubt(self) -> None:
+        """The lanes may be gone, or not what they were: look."""
+        self._doubt = True
+        self._wake.set()
+
+    def give_up(self) -> None:
+        """What they hold does not reach everybody: have them made anew."""
+        self._given_up = True
+        self._wake.set()
 
     async def run(self) -> None:
         """Write what is queued, one batch at a time, for ever.
@@ -173,9 +206,11 @@ class Lanes:
             self._wake.clear()
             if self._doubt:
                 await self._look()
-            while self._waiting:
+            while self._waiting and not self._given_up:
                 await self._write(self._next_batch())
-            self._idle.set()
+            if self._given_up:
+                self._given_up = False
+                raise LanesGone
 
     def _next_batch(self) -> list[tuple[str, bytes, _Message]]:
         """The first of what waits, as much as one batch takes."""
@@ -188,10 +223,17 @@ class Lanes:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    async def flush(self, timeout_s: float) -> None:
-        """Wait until what was to be written is, for at most this long: a successor would have to send it again."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+    async def flush(self, timeout_s: float) -> bool:
+        """Wait until all that is queued by now is written (or dropped); False when that takes longer than this."""
+        end = self._queued
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._through < end:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def settle(self, timeout_s: float) -> None:
         """Wait until the batch in flight is stored or refused, for at most this long."""
@@ -218,8 +260,10 @@ class Lanes:
         mark = b"%d %d" % (self._term, self._batches)
         messages = [(subject, data) for subject, data, _ in batch]
         messages.append((self._subjects.lane_fence, mark))
-        last = await self._store(messages, mark)
-        self._fence = last
+        try:
+            last = self._fence = await self._store(messages, mark)
+        finally:
+            self._pass(len(batch))
         first = last - len(batch)
         for place, (subject, _, message) in enumerate(batch):
             message.sequence = first + place

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 
 import msgspec
@@ -67,10 +68,12 @@ class Leadership:
             beat = decode_leader_beat(data)
         except msgspec.MsgspecError:
             return
-        if beat.holder == self.holder or beat.term < self.term:
+        now = self._loop.time()
+        heard = now - self._silent_since < SILENCE_S / 2  # well before silence makes a candidate
+        if beat.holder == self.holder or (beat.term < self.term and heard):  # a newer one that was heard once and never again was none
             return
-        self._silent_since = self._loop.time()
-        if beat.term > self.term or beat.holder != self.leader:
+        self._silent_since = now
+        if beat.term != self.term or beat.holder != self.leader:
             self.leader, self.term = beat.holder, beat.term
             self.on_leader(beat.holder, beat.term)
             self._changed.set()
@@ -93,10 +96,9 @@ class Leadership:
             if self._bus.connected and now >= self._not_before and now - self._silent_since >= SILENCE_S + self._jitter():
                 return
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), BEAT_S / 2)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S / 2):
+                    await self._changed.wait()
 
     def _tick(self) -> None:
         """Silence does not count while this loop itself stood still."""

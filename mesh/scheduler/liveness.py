@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from mesh.core.inputs import WorkerVanished
 from mesh.core.state import State
+from mesh_sdk.errors import InvalidName
 from mesh_sdk.protocol.codec import decode_worker_beat
 from mesh_sdk.protocol.records import WorkerBeat
-from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.protocol.subjects import Subjects, check_token
 from mesh_sdk.transport.bus import Bus, Subscription
 from mesh_sdk.transport.errors import NoResponders, TransportError
 
@@ -114,6 +116,10 @@ class Liveness:
 
     def _strange(self, beat: WorkerBeat) -> None:
         """An incarnation that was given up (or never made known) still lives: once that is sure, it is told to start over."""
+        try:
+            check_token("worker id", beat.worker)
+        except InvalidName:  # nobody can be told: a server ends the connection over a subject that is none
+            return
         now = self._loop.time()
         since = self._strangers.setdefault((beat.worker, beat.incarnation), now)
         if now - max(since, self._steady_since) > STRANGE_S:
@@ -150,9 +156,9 @@ class Liveness:
         try:
             steady = self._steady_since
             reason = ""
-            if await self._nobody_listens(worker):
+            if await self._nobody_listens(worker, heard.incarnation):
                 await asyncio.sleep(PROBE_TIMEOUT_S)
-                if await self._nobody_listens(worker):
+                if await self._nobody_listens(worker, heard.incarnation):
                     reason = "nobody answers for it"
             elif self._loop.time() - max(heard.at, self._steady_since) > self._ttl_s and await self._presence_expired(worker):
                 reason = f"silent for more than {self._ttl_s:g} s"
@@ -162,14 +168,16 @@ class Liveness:
         finally:
             heard.probing = False
 
-    async def _nobody_listens(self, worker: str) -> bool:
+    async def _nobody_listens(self, worker: str, incarnation: str) -> bool:
+        """Nobody, or only another incarnation: whatever is registered, it is not that one."""
         try:
-            await self._bus.request(self._subjects.control(worker), b"{}", PROBE_TIMEOUT_S)
+            answer = await self._bus.request(self._subjects.control(worker), b"{}", PROBE_TIMEOUT_S)
+            told = msgspec.json.decode(answer, type=dict[str, Any]).get("incarnation", incarnation)
         except NoResponders:
             return True
-        except TransportError:
+        except (TransportError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False
-        return False
+        return bool(told != incarnation)
 
     async def _presence_expired(self, worker: str) -> bool:
         """The key is gone from a bucket that is itself old enough to have held it."""

@@ -31,6 +31,7 @@ from mesh_sdk.transport.errors import TransportError
 log = logging.getLogger(__name__)
 
 _DEAD_DATA_BYTES_MAX = 256 * 1024
+_WRITTEN_S = 1.0
 
 
 class Prepared:
@@ -67,7 +68,18 @@ class Outbox:
     def mirror(self, sequence: int) -> Callable[[], None]:
         """Mirror what has changed since the last frame: rows as of this sequence, sent when the result is called."""
         rows = self._mirror.encode(self._mirror.due(self._state), self._state)
-        return lambda: self._mirror.send(rows, sequence)
+
+        def send() -> None:
+            self._mirror.send(rows, sequence)
+            self._retire_gone(rows)
+
+        return send
+
+    def _retire_gone(self, rows: list[Row]) -> None:
+        """Rows of workers that are gone stay for a day only."""
+        for worker, row in rows:
+            if not row["total"] and worker not in self._state.workers:
+                self._chores.put_nowait(lambda worker=worker: self._mirror.retire(worker, self._state))  # type: ignore[misc]
 
     def slots_due(self, state: State) -> list[Worker]:
         """Workers whose slots are to be mirrored with the frame that is being closed."""
@@ -118,14 +130,17 @@ class Outbox:
         for subject, data in prepared.messages:
             publish(subject, data)
         self._mirror.send(prepared.slots, sequence)
+        self._retire_gone(prepared.slots)
         if effects.registered or effects.definitions:
             definitions = [record.definition for record in effects.definitions]
             self._chores.put_nowait(lambda: self._follow_workers(definitions, prepared.registered))
+            self._chores.put_nowait(lambda: self.consumers.drop(self._state.pools, self._written))
         for rejected in effects.rejected:
             self._chores.put_nowait(lambda record=rejected: self._bury(record))  # type: ignore[misc]
 
     async def run(self) -> None:
         """Do the chores that need answers of the server, one after the other, for ever."""
+        self._chores.put_nowait(lambda: self._mirror.retire_all(self._state))
         while True:
             chore = await self._chores.get()
             while True:
@@ -145,9 +160,13 @@ class Outbox:
     async def _follow_workers(self, definitions: list[WorkflowDefinition], registered: list[tuple[str, bytes]]) -> None:
         """Definitions and consumers first, so that a worker that hears it is registered finds both."""
         await self.publish_definitions(definitions)
-        await self.consumers.follow(list(self._state.pools), self._lanes.fence)
+        await self.consumers.have(self._state.pools)
         for subject, data in registered:
             self._bus.publish(subject, data)
+
+    async def _written(self) -> int | None:
+        """The lanes' last sequence once all that is queued by now stands there; None when they take nothing for long."""
+        return self._lanes.fence if await self._lanes.flush(_WRITTEN_S) else None
 
     async def _bury(self, record: InputRejected) -> None:
         """Keep what could not be read, with the reason. Its id makes a repeat after a takeover harmless."""

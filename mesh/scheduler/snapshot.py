@@ -2,20 +2,27 @@
 
 `python -m mesh.scheduler.snapshot URL NAMESPACE FINISHED_MAX` follows the journal to its present end, writes the state,
 reads it back, compares digests, drops all but two, and prints the sequence that the journal may be trimmed to.
+It is as polite as the system lets it be, and gives up after a time of its own: a leader that dies leaves it alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import sys
 
 from mesh.core.image import digest
-from mesh.scheduler.follower import Follower
+from mesh.scheduler.follower import Follower, Unfollowable
 from mesh.store.snapshots import Snapshots
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.connection import connect
 
+MAKE_S = 600.0
+"""How long a snapshot may take; at 100,000 live runs, one takes 7 s on an idle machine and a minute on one with five times its work."""
 _CATCH_UP_S = 120.0
+_NICENESS = 10
+_GC_THRESHOLDS = (50_000, 3, 700)
 
 
 async def make(url: str, namespace: str, finished_max: int) -> int:
@@ -38,9 +45,11 @@ async def make(url: str, namespace: str, finished_max: int) -> int:
         if follower.broken:
             raise RuntimeError(f"the journal after {follower.sequence} can't be applied: its state can't be trusted")
         snapshots = Snapshots(bus, subjects)
+        meant = digest(follower.state)
         await snapshots.write(follower.sequence, follower.positions, follower.state)
+        follower.forget()  # one state at a time: the helper is to stay about as large as a scheduler
         written = await snapshots.read(follower.sequence, finished_max)
-        if written is None or digest(written.state) != digest(follower.state):
+        if written is None or digest(written.state) != meant:
             raise RuntimeError(f"the snapshot of {follower.sequence} does not read back as what was written")
         return await snapshots.drop_old()
     finally:
@@ -50,7 +59,14 @@ async def make(url: str, namespace: str, finished_max: int) -> int:
 def main() -> int:
     """Run as a program."""
     url, namespace, finished_max = sys.argv[1:4]
-    print(asyncio.run(make(url, namespace, int(finished_max))))  # noqa: T201
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)  # the leader and the workers come first
+    gc.set_threshold(*_GC_THRESHOLDS)
+    try:
+        print(asyncio.run(asyncio.wait_for(make(url, namespace, int(finished_max)), MAKE_S)))  # noqa: T201
+    except Unfollowable as error:
+        print(f"no snapshot: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     return 0
 
 

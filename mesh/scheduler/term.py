@@ -29,13 +29,14 @@ from mesh.scheduler.leadership import BEAT_S, Leadership
 from mesh.scheduler.liveness import Liveness
 from mesh.scheduler.loop import STALL_S, Loop, Poison, Probe
 from mesh.scheduler.outbox import Outbox
+from mesh.scheduler.unread import Unread
 from mesh.scheduler.views import Views
 from mesh.store.topology import Topology
 from mesh_sdk.protocol.codec import BadFrame, lane_frames
 from mesh_sdk.protocol.records import Assign
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
-from mesh_sdk.transport.errors import TransportError
+from mesh_sdk.transport.errors import Disconnected, StreamFull, TransportError
 
 log = logging.getLogger(__name__)
 
@@ -94,14 +95,16 @@ class Term:
         self.loop.on_journaled = self._journaled
         state.changed_workers.update(state.workers)  # a new leader mirrors all of them
         self.liveness = Liveness(bus, subjects, state, topology.presence_ttl_s, self.loop.tell)
-        self.views = Views(self.core, self.liveness.running)
-        self.api = Api(bus, subjects, state, self.views, self.loop.ask)
+        self.views = Views(self.core, self.liveness.running, clock.now_ms)
+        self.api = Api(bus, subjects, state, self.views, self.loop.ask, Unread(bus, subjects, self.inbox))
         self.freeing = Freeing(bus, subjects, self.loop, self.lanes, url, state.finished.limit, follower.snapshot_sequence)
         self._unanswered = {token: attempt for token, attempt in state.attempts.items() if not attempt.held}
         for flow in state.flows.values():
             counting.metrics.registered(flow.name)
         self._lanes_reset = asyncio.Event()
         self._lanes_lost = False
+        self._stopped = False
+        self._missing: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # ---- its life ----------------------------------------------------------------------------------------------------------
@@ -115,8 +118,8 @@ class Term:
         """
         try:
             self._spawn(self._beat())
-            await self._take_lanes()
-            await self.inbox.open(self._bus)
+            if not await self._open():
+                return
             parts = self.loop.run, self._write_lanes, self.outbox.run, self.liveness.run, self._renew, self._housekeep, self._resume
             for part in parts:
                 self._spawn(part())
@@ -131,12 +134,24 @@ class Term:
         finally:
             await self._close()
 
+    async def _open(self) -> bool:
+        """Have lanes and inputs; False when it is to stop before it has them."""
+        await self._take_lanes()
+        try:
+            if not self._stopped:
+                await self.inbox.open(self._bus)
+        except Disconnected:
+            if not self._stopped:  # which closes the reader that is being opened
+                raise
+        return not self._stopped
+
     def _spawn(self, part: Coroutine[Any, Any, None]) -> None:
         name = getattr(part, "__qualname__", "").split(".")
         self._tasks.add(asyncio.get_running_loop().create_task(part, name=f"run:{name[0]}" if name[-1] == "run" else name[-1]))
 
     async def stop(self) -> None:
         """Decide no more, journal and send what was decided, tell the others to take over."""
+        self._stopped = True
         await self.inbox.close()
         self.loop.stop()
 
@@ -158,7 +173,7 @@ class Term:
 
     async def _take_lanes(self) -> None:
         """Fence the lanes; where there are none, make them, once the journal says so."""
-        while True:
+        while not self._stopped:
             try:
                 there = await self._bus.stream_state(self._subjects.lanes_stream)
                 if there is not None:
@@ -168,17 +183,23 @@ class Term:
                 else:
                     await self._make_lanes()
                 return
+            except StreamFull as error:
+                log.error("the lanes have no room for a fence: they are given up, and what they hold is given out anew: %s", error)
+                self._lanes_lost = True  # to be journaled before they are emptied
+                return
             except (LanesGone, TransportError) as error:
                 log.warning("the lanes could not be fenced, tried again: %s", error)
                 await asyncio.sleep(_AGAIN_S)
 
     async def _fence_lanes(self) -> None:
         await self.lanes.take_fence()
-        await self.outbox.consumers.follow(list(self.state.pools), self.lanes.fence)
+        await self.outbox.consumers.take_over(self.state.pools, self.lanes.fence)
 
     async def _make_lanes(self) -> None:
+        """Have empty lanes, fenced."""
         await self._topology.ensure_remembered(self._bus)
         await self._bus.ensure_stream(self._topology.lanes())
+        await self.lanes.void(self.loop.journal.sequence)
         await self._fence_lanes()
 
     async def _remake_lanes(self) -> None:
@@ -186,7 +207,6 @@ class Term:
         self._lanes_reset.clear()
         self.loop.tell(LanesLost())
         await self._lanes_reset.wait()
-        self.outbox.consumers.forget()
         while True:
             try:
                 await self._make_lanes()
@@ -315,7 +335,20 @@ class Term:
             if self.state.awaited and self.inbox.all_starts_read():
                 self.loop.tell(CancelsPassed(self._clock.now_ms() - 10_000))
             await self.freeing.round()
+            await self._look_at_consumers()
             self._tell_probe("free")
+
+    async def _look_at_consumers(self) -> None:
+        """Somebody may have deleted one: a leader that was paused while it did, or an operator. Its lane would reach nobody."""
+        try:
+            missing: set[str] = set() if self._lanes_lost else await self.outbox.consumers.missing()
+        except TransportError as error:
+            log.info("the lanes' consumers can't be looked at now: %s", error)
+            return
+        twice, self._missing = missing & self._missing, missing
+        if twice and not self._lanes_lost:
+            log.error("the lanes of pools %s have lost their consumers: the lanes are made anew", ", ".join(sorted(twice)))
+            self.lanes.give_up()
 
 
 def _read_to_the_end(inbox: Inbox) -> bool:

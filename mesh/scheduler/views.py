@@ -18,6 +18,8 @@ from mesh.core.waiting import Wait, waiting_for
 from mesh_sdk.protocol.records import CANCELLED, FAILED, NULL, QUEUED, RUNNING, SUCCEEDED, WAITING
 
 LIST_LIMIT_MAX = 1_000
+LYING_MS = 1_000
+"""A worker that runs a step says so within 50 ms; after so long it is sure enough that the assignment waits there."""
 NAMED_MAX = 6
 """How many other workers are named to whoever has named one that won't do."""
 
@@ -43,9 +45,11 @@ class Views:
     Args:
         core: whose state it is.
         running: a worker's own count of used slots, by its id.
+        now_ms: core time.
     """
 
-    def __init__(self, core: Core, running: Callable[[str], int | None]) -> None:
+    def __init__(self, core: Core, running: Callable[[str], int | None], now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
         self._core = core
         self._state = core.state
         self._running = running
@@ -90,11 +94,15 @@ class Views:
         if run.start_at:
             return WAITING
         states = {step.state for step in run.steps}
-        if states & {OUT, HELD}:
+        if HELD in states or any(step.state is OUT and not self._lies(step) for step in run.steps):
             return RUNNING
-        if DELAYED in states or any(step.state is READY and step.run.worker for step in run.steps):
+        if states & {OUT, DELAYED} or any(step.state is READY and step.run.worker for step in run.steps):
             return WAITING
         return RUNNING if DONE in states else QUEUED
+
+    def _lies(self, step: Step) -> bool:
+        """The step's assignment lies in its worker's lane: one that had begun would have been reported."""
+        return bool(step.state is OUT and step.run.flow.sticky and self._now_ms() - step.started_at > LYING_MS)
 
     def _wait(self, run: Run) -> tuple[str | None, dict[str, Any] | None]:
         """What the run waits for: in words, and in its parts."""
@@ -104,7 +112,7 @@ class Views:
             text = f"waiting: starts at {_time(run.start_at)}"
             return text, _parts("delay", "its start is delayed", run.started_at, run.start_at, "starts")
         for step in run.steps:
-            if step.state is READY:
+            if step.state is READY or self._lies(step):
                 wait = waiting_for(self._state, step)
                 kind = "worker" if wait.worker else "slots"
                 return _in_words(wait), _parts(kind, wait.cause, wait.since, wait.until, wait.then, step.name, wait.worker)

@@ -1,8 +1,13 @@
-"""The consumers of the pools' shared lanes: one durable each, deleted when the pool's last worker has gone."""
+"""The consumers of the pools' shared lanes: one durable each, deleted when the pool's last worker has gone.
+
+Rule: a consumer that is made delivers all that its lane holds as if nobody had seen it, so a lane without one holds nothing
+that anybody has seen. Whatever takes a consumer away empties the lane before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
 
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
@@ -12,36 +17,62 @@ ACK_WAIT_S = 1.0
 
 
 class PoolConsumers:
-    """Knows which consumers are there."""
+    """Knows which consumers are there. Pools are passed as they are at any moment: they come and go meanwhile."""
 
     def __init__(self, bus: Bus, subjects: Subjects) -> None:
         self._bus = bus
         self._subjects = subjects
-        self._there: set[str] | None = None
-        """None: not looked yet; an older leader may have left consumers of pools that are gone."""
+        self._there: set[str] = set()
+        self._turn = asyncio.Lock()
+        """One at a time: a consumer is not deleted for whoever saw its pool gone while somebody makes it anew."""
 
-    async def follow(self, pools: Iterable[str], fence: int) -> None:
-        """Have a consumer for each of these pools, and no other.
+    async def take_over(self, pools: Collection[str], fence: int) -> None:
+        """See which consumers these lanes have, and have one for each pool.
 
         Args:
-            pools: those that have workers now.
-            fence: a sequence of the lanes as of now; what comes after it may be for a pool that has come back meanwhile.
+            pools: those that have workers.
+            fence: the sequence of the fence that was just taken. What lies before it in the lane of a pool without a
+                consumer is removed: who has seen it can't be told, and it is sent again.
         """
         names, stream = self._subjects, self._subjects.lanes_stream
-        wanted = list(pools)
-        if self._there is None:
+        async with self._turn:
             self._there = set(map(names.consumer_pool, await self._bus.consumers(stream))) - {""}
-        for pool in sorted(self._there.difference(wanted)):
-            await self._bus.delete_consumer(stream, names.pool_consumer(pool))
-            await self._bus.purge(stream, subject=names.shared_lane(pool), before=fence + 1)
-            self._there.discard(pool)
-        for pool in wanted:
-            if pool not in self._there:
-                await self._bus.ensure_consumer(
-                    stream, names.pool_consumer(pool), names.shared_lane(pool), ack_wait_s=ACK_WAIT_S, memory=True
-                )
-                self._there.add(pool)
+            for pool in sorted(set(pools) - self._there):
+                await self._bus.purge(stream, subject=names.shared_lane(pool), before=fence + 1)
+            await self._make(pools)
 
-    def forget(self) -> None:
-        """The stream was lost, and its consumers with it."""
-        self._there = set()
+    async def have(self, pools: Collection[str]) -> None:
+        """Have a consumer for each of these pools."""
+        async with self._turn:
+            await self._make(pools)
+
+    async def _make(self, pools: Collection[str]) -> None:
+        names, stream = self._subjects, self._subjects.lanes_stream
+        for pool in sorted(set(pools) - self._there):
+            await self._bus.ensure_consumer(stream, names.pool_consumer(pool), names.shared_lane(pool), ack_wait_s=ACK_WAIT_S, memory=True)
+            self._there.add(pool)
+
+    async def missing(self) -> set[str]:
+        """Pools whose consumers were made and are not there."""
+        async with self._turn:
+            return self._there - set(map(self._subjects.consumer_pool, await self._bus.consumers(self._subjects.lanes_stream)))
+
+    async def drop(self, pools: Collection[str], written: Callable[[], Awaitable[int | None]]) -> None:
+        """Delete the consumers of pools that have no workers any more.
+
+        Args:
+            pools: those that have.
+            written: waits until what was to be written by now is; the lanes' last sequence then, None when it can't be told.
+                Without it consumers stay: they do no harm, and the next worker that registers has this tried again.
+        """
+        names, stream = self._subjects, self._subjects.lanes_stream
+        async with self._turn:
+            gone = sorted(self._there.difference(pools))
+            if not gone or (last := await written()) is None:
+                return
+            for pool in gone:
+                if pool not in pools:
+                    await self._bus.purge(stream, subject=names.shared_lane(pool), before=last + 1)
+                if pool not in pools:  # not even by now: what it is given from here on is stored after its consumer is gone
+                    self._there.discard(pool)  # also when the answer is lost: it is made again, if it's there or not
+                    await self._bus.delete_consumer(stream, names.pool_consumer(pool))

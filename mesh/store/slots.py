@@ -1,4 +1,8 @@
-"""The slots bucket: the leader's ledger, mirrored at most every 100 ms a worker, exact as of a journal sequence."""
+"""The slots bucket: the leader's ledger, mirrored at most every 100 ms a worker, exact as of a journal sequence.
+
+The row of a worker that is gone stays for a day, so that `sticky_worker=` knows it, and then goes by itself: worker ids are
+new at each start, and the bucket must not hold every one there ever was.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from mesh_sdk.transport.bus import Bus
 INTERVAL_S = 0.1
 STEPS_MAX = 200
 """Attempts named of one worker."""
+GONE_TTL_S = 24 * 3600.0
+"""How long a worker that is gone is known."""
 
 Row = tuple[str, dict[str, object]]
 
@@ -23,6 +29,7 @@ class SlotsMirror:
 
     def __init__(self, bus: Bus, subjects: Subjects, term: int) -> None:
         self._bus = bus
+        self._bucket = bus.bucket(subjects.slots_bucket)
         self._prefix = f"$KV.{subjects.slots_bucket}."
         self._term = term
         self._next_at = 0.0
@@ -57,3 +64,15 @@ class SlotsMirror:
         for worker, row in rows:
             row["term"], row["sequence"] = self._term, sequence
             self._bus.publish(self._prefix + worker, msgspec.json.encode(row))
+
+    async def retire(self, worker: str, state: State) -> None:
+        """Have the row of a worker end after GONE_TTL_S, unless it is back."""
+        row = await self._bucket.get(worker)
+        if row is not None and worker not in state.workers:
+            await self._bucket.put(worker, row[0], ttl_s=GONE_TTL_S)
+
+    async def retire_all(self, state: State) -> None:
+        """Retire every row of a worker that is not there: an older leader may not have come to it."""
+        for worker in await self._bucket.entries():
+            if worker not in state.workers:
+                await self.retire(worker, state)

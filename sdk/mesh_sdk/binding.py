@@ -4,8 +4,8 @@ The leader is asked with the call `workers.binding` (see `reads` for how calls t
 
     workers.binding  {"worker": id, "workflow": name}  -> Binding, or the error UnknownWorkflow
 
-Rule: asked before the start is written. The leader knows who is there; who ever was, the slots bucket and the remembered
-runs know: a worker that is away is no mistake, one that never was is.
+Rule: asked before the start is written. The leader knows who is there; who was within the last day, the slots bucket knows,
+and the remembered runs name those that ran them: a worker that is away is no mistake, one that nobody remembers is.
 """
 
 from __future__ import annotations
@@ -64,11 +64,12 @@ async def check_binding(client: Client, workflow: str, worker: str) -> None:
         worker: an id that a subject can carry.
 
     Raises:
-        InvalidInput: the workflow is not sticky, the worker does not register it, or no such worker ever was.
+        InvalidInput: the workflow is not sticky, the worker does not register it, or nobody remembers such a worker.
         UnknownWorkflow: the leader does not know the workflow.
         Unavailable: no scheduler answers.
     """
-    found = _read(_binding, await client.call("workers.binding", {"worker": worker, "workflow": workflow}))
+    asked = f"whether runs of {workflow!r} can be bound to worker {worker!r}"
+    found = _read(_binding, await client.leader.call("workers.binding", {"worker": worker, "workflow": workflow}, asked))
     what = f"sticky_worker={worker!r} of the start of {workflow!r}"
     if not found.sticky:
         raise InvalidInput(
@@ -90,7 +91,7 @@ async def objection(client: Client, workflow: str, worker: str) -> MeshError | N
 
 
 async def _ever_was(client: Client, worker: str) -> bool:
-    """The slots bucket has a row of every worker since it was made; a lone server's restart empties it, but not the journal."""
+    """The slots bucket keeps the row of a worker for a day after it has gone; a lone server's restart empties it, but not the journal."""
 
     async def row() -> tuple[bytes, int] | None:
         bus = await client.bus()
@@ -99,9 +100,10 @@ async def _ever_was(client: Client, worker: str) -> bool:
         except StreamMissing:
             return None
 
-    if await client.leader.persist(row, f"whether worker {worker!r} was ever there") is not None:
+    what = f"whether worker {worker!r} was ever there"
+    if await client.leader.persist(row, what) is not None:
         return True
-    return bool(_read(_page, await client.call("runs.list", {"worker": worker, "limit": 1})).runs)
+    return bool(_read(_page, await client.leader.call("runs.list", {"worker": worker, "limit": 1}, what)).runs)
 
 
 def _instead(found: Binding) -> str:

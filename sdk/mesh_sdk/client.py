@@ -256,13 +256,14 @@ class Client:
                 if worker not in refusals:
                     refusals[worker] = await objection(self, workflow, worker)
                 refusal = refusals[worker]
-                start = line.popleft()
                 if refusal is None:
-                    self._put_unstored(start)
+                    self._put_unstored(line[0])
                 else:
-                    self._on_refused([start.record.run], refusal)
-        except MeshError as error:
-            self._on_refused([start.record.run for start in line], error)
+                    self._on_refused([line[0].record.run], refusal)
+                line.popleft()
+        except (MeshError, TransportError) as error:
+            told = error if isinstance(error, MeshError) else Unavailable(f"{workflow!r} can't be started now: {error}")
+            self._on_refused([start.record.run for start in line], told)
         finally:
             del self._lines[workflow]
 
@@ -388,6 +389,7 @@ def _closed() -> MeshError:
 def _read_definition(workflow: str, data: bytes) -> WorkflowDefinition | None:
     try:
         return _definition.decode(data)
-    except msgspec.MsgspecError as error:  # only its priority and stickiness are wanted here; the scheduler checks again
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # only its priority and stickiness are wanted here; the scheduler checks again
         _log.debug("the definition of %r can't be read here: %s", workflow, error)
         return None

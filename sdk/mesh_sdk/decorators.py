@@ -184,7 +184,8 @@ class Definitions:
         It is called as `(self, context)` before a step, on the step's attempt and within its timeout, when what the worker
         should keep for the run is not there: the run was on another worker (`context.moved`), the worker was started anew,
         an attempt of the run failed on it, or it had to make room. Once, however many steps begin together; what it raises
-        fails them. In function style: `@workflow.on_moved()`.
+        fails them. In function style: `@workflow.on_moved()`. A subclass inherits it; one that overrides it marks its own, or
+        sets it to None to have none.
 
         Raises:
             DefinitionError: with options, or without its parentheses.

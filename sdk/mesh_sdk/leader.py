@@ -17,7 +17,7 @@ from mesh_sdk.failures import error_class
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.backoff import Backoff
-from mesh_sdk.transport.errors import Disconnected, NoResponders, TimedOut
+from mesh_sdk.transport.errors import Busy, Disconnected, NoResponders, StreamMissing, TimedOut, TransportError
 
 if TYPE_CHECKING:
     from mesh_sdk.transport.bus import Bus
@@ -57,12 +57,13 @@ class Leader:
         self.news = asyncio.Event()
         """Set when it makes sense to ask again at once: there is a connection again, or a new leader."""
 
-    async def call(self, name: str, body: Mapping[str, Any]) -> bytes:
+    async def call(self, name: str, body: Mapping[str, Any], what: str = "") -> bytes:
         """Ask for something.
 
         Args:
             name: of the call, e.g. `runs.get`.
             body: of the request.
+            what: is asked, for the message; else the call's name.
 
         Returns:
             The answer's JSON.
@@ -77,7 +78,7 @@ class Leader:
             bus = await self._bus()
             return _unwrap(await bus.request(subject, data, _REQUEST_S))
 
-        return await self.persist(ask, name)
+        return await self.persist(ask, what or name)
 
     async def persist(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
         """Ask until there is an answer.
@@ -87,7 +88,8 @@ class Leader:
             what: is asked, for the message.
 
         Raises:
-            Unavailable: FAILOVER_S have passed.
+            Unavailable: FAILOVER_S have passed, or the server refuses to tell.
+            StreamMissing: whoever asks knows what that means.
         """
         backoff = Backoff(_RETRY_FIRST_S, _RETRY_MOST_S)
         last: Exception | None = None
@@ -96,14 +98,20 @@ class Leader:
                 while True:
                     try:
                         return await ask()
-                    except (NoResponders, TimedOut, Disconnected, Unavailable) as error:
+                    except (NoResponders, TimedOut, Disconnected, Busy, Unavailable) as error:
                         last = error
+                    except StreamMissing:
+                        raise
+                    except TransportError as error:
+                        raise Unavailable(f"{what}: the NATS server refused to tell: {error}") from error
                     await backoff.wait(self.news)
         except TimeoutError:
             raise self._unavailable(what, last) from last
 
     def _unavailable(self, what: str, last: Exception | None) -> Unavailable:
-        who = "the NATS server is away" if isinstance(last, Disconnected) else "no scheduler leads"
+        who = "no scheduler leads"
+        if isinstance(last, Disconnected | Busy):
+            who = f"the NATS server is {'away' if isinstance(last, Disconnected) else 'busy'}"
         return Unavailable(
             f"{what}: nobody answered within {FAILOVER_S:g} s: {who} in the namespace {self._subjects.namespace!r}"
             f"{f' ({last})' if last is not None else ''}; is `mesh scheduler` running?"

@@ -52,7 +52,9 @@ class BoundMoved:
     is_async: bool
 
 
-def read_moved(raw: Any, attribute: str, workflow: str, sticky: StickyStrategy | None, namespace: Namespace) -> MovedSpec:
+def read_moved(
+    raw: Any, attribute: str, workflow: str, sticky: StickyStrategy | None, namespace: Namespace, *, inherited: bool = False
+) -> MovedSpec:
     """Read what `on_moved` decorates.
 
     Args:
@@ -61,6 +63,7 @@ def read_moved(raw: Any, attribute: str, workflow: str, sticky: StickyStrategy |
         workflow: the workflow's name.
         sticky: its strategy.
         namespace: names that annotations may use besides the module's.
+        inherited: it stands in a base of the workflow's class.
 
     Raises:
         DefinitionError: when it can't be called, or never would be.
@@ -69,13 +72,32 @@ def read_moved(raw: Any, attribute: str, workflow: str, sticky: StickyStrategy |
     name = attribute or str(getattr(function, "__name__", function))
     what = f"on_moved {name!r} of workflow {workflow!r}"
     if sticky is None:
+        without = f"set `{name} = None` in its class, to have none" if inherited else "leave on_moved out"
         raise DefinitionError(
-            f"{what} would never be called, the workflow is not sticky: give it sticky=StickyStrategy.SOFT or HARD, or leave on_moved out"
+            f"{what} would never be called, the workflow is not sticky: give it sticky=StickyStrategy.SOFT or HARD, or {without}"
         )
     signature = read_signature(function, what, namespace, method=bool(attribute) and not isinstance(raw, staticmethod))
     if signature.wants_input:
         raise DefinitionError(f"{what} takes two parameters: it takes the context alone, which has context.workflow_input()")
     return MovedSpec(name, function, attribute, signature.is_async)
+
+
+def refuse_unmarked(cls: type, attribute: str) -> None:
+    """Refuse an attribute that takes the place of a base's on_moved method and is not marked itself; None says that there is none.
+
+    Raises:
+        DefinitionError: naming both.
+    """
+    found = [(base, vars(base)[attribute]) for base in cls.__mro__ if attribute in vars(base)]
+    own = found[0][0]
+    for base, each in found:
+        if each is None:
+            return
+        if is_moved_mark(each):
+            raise DefinitionError(
+                f"{own.__qualname__}.{attribute} takes the place of {base.__qualname__}.{attribute}, which is marked with "
+                f"@mesh.on_moved(), and is not: mark it too, or set `{attribute} = None` to have no on_moved"
+            )
 
 
 def bind_moved(spec: MovedSpec, instance: object | None) -> BoundMoved:

@@ -29,7 +29,7 @@ from mesh_sdk.serialize import UNTYPED, dumper, is_untyped, parser
 from mesh_sdk.signature import Namespace, caller_namespace, read_signature
 from mesh_sdk.starting import Startable
 from mesh_sdk.step import BoundStep, I, R, Step, StepMark, StepSpec, bind_step, make_spec, mark_of, step_name
-from mesh_sdk.sticky import BoundMoved, MovedSpec, bind_moved, is_moved_mark, read_moved, refuse_options
+from mesh_sdk.sticky import BoundMoved, MovedSpec, bind_moved, is_moved_mark, read_moved, refuse_options, refuse_unmarked
 
 if TYPE_CHECKING:
     from mesh_sdk.context import Context
@@ -140,7 +140,9 @@ class Workflow(Startable[I, Any]):
             if mark is not None:
                 self._add_method(attribute, raw, mark, namespace)
             elif is_moved_mark(raw):
-                self._add_moved(raw, attribute, namespace)
+                self._add_moved(raw, attribute, namespace, inherited=attribute not in vars(cls))
+            if not is_moved_mark(raw):
+                refuse_unmarked(cls, attribute)
         self.definition()
         setattr(cls, CLASS_MARK, self)
         return cls
@@ -158,8 +160,8 @@ class Workflow(Startable[I, Any]):
             raise DefinitionError(f"{function!r} can't be on_moved of workflow {self.name!r}: use a function that is no step")
         self._add_moved(function, "", namespace)
 
-    def _add_moved(self, raw: Any, attribute: str, namespace: Namespace) -> None:
-        moved = read_moved(raw, attribute, self.name, self.settings.sticky, namespace)
+    def _add_moved(self, raw: Any, attribute: str, namespace: Namespace, *, inherited: bool = False) -> None:
+        moved = read_moved(raw, attribute, self.name, self.settings.sticky, namespace, inherited=inherited)
         if self._moved is not None:
             raise DefinitionError(f"workflow {self.name!r} has two on_moved methods, {self._moved.name!r} and {moved.name!r}: keep one")
         self._moved = moved

@@ -58,6 +58,20 @@ async def test_purge(bus: Bus, name: str):
     assert await bus.purge(name) == 3
 
 
+@pytest.mark.parametrize("memory", [False, True])
+async def test_a_purge_up_to_a_sequence_that_is_not_there_yet_goes_on_from_it(bus: Bus, name: str, memory: bool):
+    await bus.ensure_stream(stream(name, memory=memory))
+    for _ in range(3):
+        await bus.append(f"{name}.a", b"x")
+    await bus.purge(name, before=1_000)
+    state = await bus.stream_state(name)
+    assert state is not None
+    assert (state.first, state.last, state.messages) == (1_000, 999, 0)
+    assert await bus.append(f"{name}.a", b"x", expect=0) == 1_000
+    await bus.purge(name, before=500)
+    assert await bus.append(f"{name}.a", b"x", expect=1_000) == 1_001
+
+
 async def test_consumers_are_made_and_deleted_twice_without_complaint(bus: Bus, name: str):
     await bus.ensure_stream(stream(name))
     for _ in range(2):

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from mesh.cli.exits import Exit
-from mesh_sdk import Mesh
+from mesh_sdk import Context, Mesh
 from mesh_sdk.transport.connection import Link
+from mesh_sdk.worker.clock import Clock
 from tests.faults import journal
 from tests.faults.fleet import Fleet, Process
 from tests.faults.sticky_fleet import STICKY_WORKER, Sticky
@@ -141,6 +142,46 @@ async def test_of_two_that_come_at_once_one_works(fleet: Fleet, bus: Link, befor
             winner.kill()
             await ends[1 - loser]
     journal.check_once(await journal.records(bus))
+
+
+async def test_a_newcomer_beside_a_draining_holder_is_told_so(fleet: Fleet) -> None:
+    sticky = Sticky(fleet)
+    holder = sticky.workers(w0=2)["w0"]
+    async with Mesh(url=fleet.server.url) as mesh:
+        run = await mesh.start("hard_chain", {"gates": {"a": "open"}})
+        await sticky.begins(run.run_id, "a", "w0")
+        holder.send(signal.SIGTERM)
+        second = newcomer(sticky, "w0")
+        assert await ended(second) == Exit.REFUSED
+        assert re.search(r", incarnation \w+\), which is draining: wait until it has ended, or give .+id=\)\n", second.output), (
+            second.output
+        )
+        sticky.open("open")
+        assert await ended(holder) == 0
+
+
+async def test_a_quick_restart_with_the_clock_set_back(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    sticky = Sticky(fleet)
+    holder = sticky.workers(w0=2)["w0"]
+    async with Mesh(url=fleet.server.url) as mesh:
+        before = await incarnation(mesh, "w0")
+
+        @mesh.task(name="again", sticky="HARD")
+        async def again(ctx: Context) -> str:
+            return ctx.worker.id()
+
+        wall_ms = Clock.wall_ms
+        monkeypatch.setattr(Clock, "wall_ms", staticmethod(lambda: wall_ms() - 3_600_000))
+        stop, known = asyncio.Event(), asyncio.Event()
+        holder.kill()
+        serving = asyncio.create_task(mesh.worker("sticky", workflows=[again], id="w0").serve(stop=stop, on_ready=lambda _: known.set()))
+        waiting = asyncio.create_task(known.wait())
+        await asyncio.wait([serving, waiting], timeout=GONE_S, return_when=asyncio.FIRST_COMPLETED)
+        assert waiting.done(), serving
+        assert await again.run() == "w0"
+        assert await incarnation(mesh, "w0") > before
+        stop.set()
+        await serving
 
 
 # ---- ids that a subject can't carry --------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ async def test_starts_past_the_window_wait_on_disk(tmp_path: Path) -> None:
             async with Mesh(url=fleet.server.url) as mesh:
                 low = [mesh.start_nowait("once", {"n": n}) for n in range(RUNS)]
                 await low[-1].accepted()
+                info = await mesh.runs.get(low[-1].run_id)
+                assert (info.run_id, info.status) == (low[-1].run_id, "queued"), "it waits on disk"
                 high = await mesh.start("once", {"n": -1}, priority=9)
                 fleet.worker("w1", slots=5)
                 await asyncio.gather(*[ref.result() for ref in low], high.result())

@@ -187,6 +187,22 @@ def moved_of_a_class(made: Callable[..., Any], **options: Any) -> Define:
     return define
 
 
+def unmarked(self, context): ...
+
+
+def moved_overridden(middle: dict[str, Any], own: dict[str, Any], sticky: StickyStrategy | None = SOFT) -> Define:
+    def define() -> None:
+        class Base:
+            @mesh.step()
+            def only(self, context): ...
+            @mesh.on_moved()
+            def rebuild(self, context): ...
+
+        mesh.workflow(sticky=sticky)(type("Derived", (type("Middle", (Base,), middle),), own))
+
+    return define
+
+
 def moved_with_input(self, order, context): ...
 
 
@@ -319,6 +335,11 @@ CASES: list[tuple[str, Define, str]] = [
     ("on_moved named as a step", moved_named_as_a_step, "step 'a' can't be the on_moved method too"),
     ("step named as on_moved", step_named_as_moved, "'a' is marked with @mesh.on_moved()"),
     ("on_moved without sticky", moved_of_a_class(rebuild), "on_moved 'rebuild' of workflow 'Moving' would never be called"),
+    ("on_moved overridden", moved_overridden({}, {"rebuild": unmarked}), "mark it too, or set `rebuild = None`"),
+    ("on_moved overridden, with what", moved_overridden({}, {"rebuild": unmarked}), "Derived.rebuild takes the place of moved_overridden"),
+    ("on_moved overridden by a base", moved_overridden({"rebuild": unmarked}, {}), "Middle.rebuild takes the place of moved_overridden"),
+    ("on_moved overridden twice", moved_overridden({"rebuild": unmarked}, {"rebuild": unmarked}), "Base.rebuild, which is marked"),
+    ("on_moved inherited without sticky", moved_overridden({}, {}, None), "set `rebuild = None` in its class, to have none"),
     ("on_moved with the input", moved_of_a_class(moved_with_input, sticky=SOFT), "takes two parameters: it takes the context alone"),
     ("on_moved without a context", moved_of_a_class(moved_alone, sticky=SOFT), "'rebuild' of workflow 'Moving' takes 0 parameters"),
     ("on_moved that yields", moved_of_a_class(moved_generator, sticky=SOFT), "is a generator"),
@@ -339,6 +360,7 @@ CASES: list[tuple[str, Define, str]] = [
     ("negative slots of a worker", lambda: mesh.worker("w", slots=-1), "-1"),
     ("slots and max_runs", lambda: mesh.worker("w", slots=1, max_runs=2), "max_runs=2"),
     ("worker id", lambda: mesh.worker("w", id="a.b"), "'a.b'"),
+    ("worker id that is no text", lambda: mesh.worker("w", id=5), "id of worker 'w' is 5: use text"),  # type: ignore[arg-type]
     ("worker label", lambda: mesh.worker("w", labels={"a": [1]}), "[1]"),  # type: ignore[dict-item]
     ("no workflow", lambda: mesh.worker("w", workflows=[Order]), "Order"),
 ]
@@ -354,6 +376,12 @@ def test_refused_at_definition(define: Define, said: str):
 
 def test_options_that_ask_for_nothing_are_taken():
     task(on_crons=[], concurrency=None, rate_limits=(), desired_worker_labels=None, slots=1, skip_if=None, on_failure=None)()
+
+
+def test_an_override_of_none_is_nobodys_business():
+    moved_overridden({}, {"rebuild": None})()
+    moved_overridden({}, {"rebuild": None}, None)()
+    moved_overridden({"rebuild": None}, {"rebuild": unmarked}, None)()
 
 
 def test_names_are_a_kind_of_their_own():

@@ -269,16 +269,16 @@ async def test_a_worker_that_ends_hands_all_of_it_back(leader: Leader, mesh: Mes
 async def test_a_worker_that_lost_touch_meanwhile_starts_none_of_them(
     leader: Leader, mesh: Mesh, kind: str, monkeypatch: pytest.MonkeyPatch
 ):
-    ran: list[StepLoop] = []
-    go_on = StepLoop._go_on
+    asked: list[StepLoop] = []
+    may_start = StepLoop._may_start
 
-    def too_late(steps: StepLoop, *arguments: Any) -> None:
-        if not ran:
+    def too_late(steps: StepLoop) -> bool:
+        asked.append(steps)
+        if len(asked) == 3:  # both have begun, and the first is about to go on
             monkeypatch.setattr(steps, "_boot", lambda: float("inf"))
-        ran.append(steps)
-        go_on(steps, *arguments)
+        return may_start(steps)
 
-    monkeypatch.setattr(StepLoop, "_go_on", too_late)
+    monkeypatch.setattr(StepLoop, "_may_start", too_late)
     rebuild = Rebuild("wait")
     async with running(mesh.worker("clerk", slots=2, workflows=[session(mesh, rebuild, kind)], id="w-1")):
         first = step(leader, "ask_async", origin=MOVED)
@@ -288,7 +288,7 @@ async def test_a_worker_that_lost_touch_meanwhile_starts_none_of_them(
         await leader.report(Accepted, count=2)
         rebuild.let_go()
         await leader.report(records.Register, count=2)
-        assert len(ran) == 2
+        assert len(asked) == 4
         async with asyncio.timeout(10):
             while json.loads(await leader.bus.request(leader.subjects.control("w-1"), b"", 5))["running"]:
                 await asyncio.sleep(0.005)

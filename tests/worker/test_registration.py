@@ -8,10 +8,15 @@ import socket
 
 import pytest
 
-from mesh_sdk import Context, DefinitionError, Mesh, RegistrationRefused
+from mesh_sdk import Context, DefinitionError, Mesh, RegistrationRefused, Unavailable
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.records import VERSION, LeaderBeat, Register
+from mesh_sdk.transport.errors import Busy, TimedOut
+from mesh_sdk.transport.kv import Bucket
 from mesh_sdk.worker import runtime
+from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.holder import Record
+from mesh_sdk.worker.registration import Registration
 from tests.worker.conftest import running
 from tests.worker.leader import Leader
 
@@ -41,6 +46,26 @@ async def test_an_id_is_taken_over_when_its_holder_is_gone(leader: Leader, mesh:
     incarnations = [each.incarnation for each in leader.reports if isinstance(each.record, Register)]
     assert len(incarnations) == 2
     assert incarnations == sorted(set(incarnations))
+
+
+async def test_an_id_is_taken_over_with_the_clock_set_back(leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
+    async with running(_clerk(mesh, id="w-1")):
+        pass
+    wall_ms = Clock.wall_ms
+    monkeypatch.setattr(Clock, "wall_ms", staticmethod(lambda: wall_ms() - 3_600_000))
+    for _ in range(2):
+        async with running(_clerk(mesh, id="w-1")):
+            pass
+    incarnations = [each.incarnation for each in leader.reports if isinstance(each.record, Register)]
+    assert len(incarnations) == 3
+    assert incarnations == sorted(set(incarnations)), "the leader refuses an older one than it knows"
+
+
+@pytest.mark.parametrize("odd", ["f" * 18, "z" * 18, "-" + "0" * 17, "0", "f" * 400, ""])
+async def test_a_record_that_no_worker_wrote_is_nothing_to_go_by(leader: Leader, mesh: Mesh, odd: str):
+    await leader.bus.bucket(leader.subjects.workers_bucket).put("w-1.holder", encode(Record("somebody", odd)))
+    async with running(_clerk(mesh, id="w-1")):
+        assert leader.workers["w-1"].incarnation < "1" + "0" * 17
 
 
 async def test_an_id_that_somebody_holds_is_refused_with_the_holders_name(leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
@@ -85,6 +110,30 @@ async def test_labels_of_a_live_worker_change(leader: Leader, mesh: Mesh):
     async with running(worker):
         await worker.set_labels({"gpu": "none"})
         assert leader.reports[-1].record.labels == {"gpu": "none"}
+
+
+async def test_labels_of_a_live_worker_change_whatever_the_presence_bucket_says(
+    leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+):
+    async def busy(*arguments: object) -> None:
+        raise Busy("an election is under way", 10008)
+
+    worker = _clerk(mesh, id="w-1")
+    async with running(worker):
+        monkeypatch.setattr(Bucket, "get", busy)
+        await worker.set_labels({"gpu": "none"})
+        assert leader.reports[-1].record.labels == {"gpu": "none"}
+
+
+async def test_labels_that_the_leader_cannot_be_told_are_a_matter_for_the_user(leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
+    async def away(*arguments: object) -> None:
+        raise TimedOut("no connection")
+
+    worker = _clerk(mesh, id="w-1")
+    async with running(worker):
+        monkeypatch.setattr(Registration, "register", away)
+        with pytest.raises(Unavailable, match="what has changed of worker 'w-1': no connection"):
+            await worker.set_labels({"gpu": "none"})
 
 
 async def test_what_can_not_be_a_worker_is_refused_at_once(mesh: Mesh):

@@ -15,6 +15,7 @@ from mesh_sdk.protocol import records
 from mesh_sdk.protocol.records import VERSION, LaneFrame, NoticeFrame, ReportFrame, TriggerFrame
 
 Frame = TypeVar("Frame", bound=msgspec.Struct)
+Beat = TypeVar("Beat", records.LeaderBeat, records.WorkerBeat)
 
 PAYLOAD_BYTES_MAX = 512 * 1024
 """The largest input, output or error that travels."""
@@ -27,7 +28,7 @@ FRAME_RECORDS_MAX = 512
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-class BadFrame(Exception):
+class BadFrame(msgspec.DecodeError):
     """The bytes are no frame of this version; the message says why."""
 
 
@@ -58,6 +59,7 @@ class FrameCodec(Generic[Frame]):
         """
         try:
             frame = self._frame(data)
+            str(data, "utf-8")  # payloads are not looked into, and would be believed
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
             return self._decode_loosely(data)
         if frame.version != VERSION:  # type: ignore[attr-defined]
@@ -74,12 +76,15 @@ class FrameCodec(Generic[Frame]):
             head = list(parts)
             head[self._place] = Raw(b"[]")
             frame = self._frame(msgspec.json.encode(head))
+        except BadFrame:
+            raise
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, IndexError) as error:
             raise BadFrame(f"not a {self._type.__name__}: {error}") from None
         good: list[Any] = []
         bad: list[tuple[int, str]] = []
         for index, raw in enumerate(raws):
             try:
+                str(raw, "utf-8")
                 good.append(self._record(raw))
             except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
                 bad.append((index, str(error)))
@@ -87,9 +92,24 @@ class FrameCodec(Generic[Frame]):
         return frame, bad
 
 
+def _beats(kind: type[Beat]) -> Callable[[bytes], Beat]:
+    decoder = msgspec.json.Decoder(kind)
+
+    def decode(data: bytes) -> Beat:
+        try:
+            beat = decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadFrame(f"not a {kind.__name__}: {error}") from None
+        if beat.version != VERSION:
+            raise BadFrame(f"version {beat.version!r} of the wire contract, this is version {VERSION}")
+        return beat
+
+    return decode
+
+
 trigger_frames = FrameCodec(TriggerFrame, records.Trigger)
 report_frames = FrameCodec(ReportFrame, records.Report)
 lane_frames = FrameCodec(LaneFrame, records.Order)
 notice_frames = FrameCodec(NoticeFrame, records.Notice)
-decode_leader_beat = msgspec.json.Decoder(records.LeaderBeat).decode
-decode_worker_beat = msgspec.json.Decoder(records.WorkerBeat).decode
+decode_leader_beat = _beats(records.LeaderBeat)
+decode_worker_beat = _beats(records.WorkerBeat)

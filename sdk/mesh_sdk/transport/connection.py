@@ -220,7 +220,8 @@ class Link(Wire):
         """
 
         def handle(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-            callback(subject.decode(), reply.decode(), data)
+            # Answers go to inboxes: elsewhere we would write what the asker may not, into the journal even.
+            callback(subject.decode(), "" if reply.startswith((b"mesh.", b"$")) else reply.decode(), data)
 
         subscription = CoreSubscription(self, self.subscribe_raw(subject, handle))
         try:

@@ -75,6 +75,7 @@ CODE_STREAM_NAME_IN_USE = 10058
 
 _KINDS: dict[int, type[Refused]] = {
     10071: WrongSequence,
+    10158: Busy,  # a message of this id is being stored (clustered streams): the next answer tells whether it was
     10164: Busy,  # another write with an expectation on this subject is in flight (clustered streams)
     10008: Busy,  # JetStream temporarily unavailable: an election is under way
     10009: Busy,  # not the leader

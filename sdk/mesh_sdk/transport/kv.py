@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mesh_sdk.transport.wire import Wire
 
 _TIMEOUT_S = 5.0
-_DELETE = b"KV-Operation: DEL\r\n"
+_DELETE = b"KV-Operation: DEL\r\n" + ttl_header(60)
+"""A marker, for every watcher to see; without an end of its own it would stay for ever, one for each key there ever was."""
 
 
 def bucket_stream(bucket: str, *, max_bytes: int, memory: bool = False, replicas: int = 1, description: str = "") -> StreamSettings:

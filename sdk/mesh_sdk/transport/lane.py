@@ -199,7 +199,7 @@ class PushedLane:
         if state is None:
             raise StreamMissing(f"{self._stream}: there is no such stream")
         self._identify = False
-        if self._created and state.created != self._created:
+        if self._created and (state.created != self._created or state.last < self._position):  # what no stream has was pushed by a stranger
             _log.warning("the lanes of %s were made anew", self._stream)
             self._position = 0
             self._stamp = ""

@@ -267,7 +267,8 @@ class OrderedReader:
         reached = came.pending == 0 and not self.caught_up
         self.caught_up = came.pending == 0
         try:
-            self._on_message(Delivery(came.sequence, came.time_ns // 1_000_000, subject.decode(), data, came.pending, found))
+            name = subject.decode(errors="replace")  # a server takes any bytes: what was stored must be told
+            self._on_message(Delivery(came.sequence, came.time_ns // 1_000_000, name, data, came.pending, found))
         finally:
             if reached:
                 self._reached_end()

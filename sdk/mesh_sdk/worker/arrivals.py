@@ -29,8 +29,8 @@ class Arrivals:
     Args:
         locals: the entries.
         threads: for an `on_moved` that is sync.
-        launch: runs the attempt's step.
-        go_on: the same, after a wait.
+        may_start: whether the worker may start something now; if not, every attempt has been told to stop.
+        launch: runs the attempt's step, or nothing of it if it was told to stop.
         end: ends an attempt with its outcome.
     """
 
@@ -38,28 +38,29 @@ class Arrivals:
         self,
         locals: Locals,
         threads: Threads,
+        may_start: Callable[[], bool],
         launch: Callable[[Attempt, Context[Any]], None],
-        go_on: Callable[[Attempt, Context[Any]], None],
         end: Callable[[Attempt, Outcome], None],
     ) -> None:
         self._locals = locals
         self._threads = threads
+        self._may_start = may_start
         self._launch = launch
-        self._go_on = go_on
         self._end = end
+        self._fenced = False
         self._loop = asyncio.get_running_loop()
 
     def begin(self, attempt: Attempt, context: Context[Any]) -> None:
         """Give an attempt its entry and launch it; after `on_moved` where that is due."""
+        self._tell(attempt.assign)
+        self._enter(attempt, context)
+
+    def _enter(self, attempt: Attempt, context: Context[Any]) -> None:
         assign = attempt.assign
-        moves = assign.origin.moves if assign.origin is not None else 0
-        entry = self._locals.find(assign.run)
-        due = False
-        if entry is None or entry.moves != moves:  # the run was elsewhere meanwhile, and the word of that was lost
-            due = self._missing(assign) and attempt.action.on_moved is not None
-            entry = self._locals.make(assign.run, assign.workflow, moves)
-        else:
-            self._locals.events.hit(assign)
+        entry = self._find(assign)
+        due = entry is None and attempt.action.on_moved is not None and (_has_moved(assign) or _has_past(assign))
+        if entry is None:
+            entry = self._locals.make(assign.run, assign.workflow, _moves(assign))
         attempt.entry = entry
         self._locals.hold(entry)
         if entry.arrival is not None:
@@ -74,37 +75,57 @@ class Arrivals:
         arrival = attempt.entry.arrival if attempt.entry is not None else None
         if arrival is None or not any(each is attempt for each, _ in arrival.waiting):
             return False
+        self._leave(attempt)  # it has run nothing: what the others build stays
         self._end(attempt, stopped(attempt))
         return True
 
     def answered(self, attempt: Attempt, outcome: Outcome) -> None:
         """An attempt with an entry was answered: after the run's last step, and after no success, nothing is kept."""
         assert attempt.entry is not None, "only attempts that began have an entry"
+        run = attempt.entry.run
+        kept = self._locals.find(run) is attempt.entry
         if not isinstance(outcome, Finished):
-            self._locals.lose(attempt.entry.run)
+            if kept:  # an entry made since then was never touched by it
+                self._locals.lose(run)
             self._again(self._settle(attempt))
-        elif attempt.action.last:
-            self._locals.forget(attempt.entry.run)
-        elif self._locals.find(attempt.entry.run) is not attempt.entry:
-            self._locals.lose(attempt.entry.run)  # a sibling has failed meanwhile: what there is by now lacks what this step put in
+            return
+        if self._fenced:  # what there is by now belongs to a later incarnation
+            return
+        if attempt.action.last:
+            self._locals.forget(run)
+        elif not kept:
+            self._locals.lose(run)  # a sibling has failed meanwhile: what there is by now lacks what this step put in
 
     def leave(self, entry: Entry) -> None:
         """An attempt that held the entry has ended."""
         self._locals.leave(entry)
 
-    def _missing(self, assign: Assign) -> bool:
-        """Whether there should be an entry, of a run that has none."""
+    def fence(self) -> None:
+        """Keep nothing, and drop nothing from now on: the runs may belong to others, or to this worker's next incarnation."""
+        self._fenced = True
+        self._locals.clear()
+
+    def _find(self, assign: Assign) -> Entry | None:
+        """The run's entry, unless the run was elsewhere since, and the word of that was lost."""
+        entry = self._locals.find(assign.run)
+        return entry if entry is not None and entry.moves == _moves(assign) else None
+
+    def _tell(self, assign: Assign) -> None:
+        """Count what a step finds as it begins."""
         events = self._locals.events
-        origin = assign.origin
-        moved = origin is not None and origin.moved
-        if moved and not self._locals.was_here(assign.run):
+        if self._find(assign) is not None:
+            events.hit(assign)
+        elif _has_moved(assign) and not self._locals.was_here(assign.run):
             events.moved(assign)
-        elif moved or _has_past(assign):
+        elif _has_moved(assign) or _has_past(assign):
             events.missed(assign)
         else:
             events.first(assign)
-            return False
-        return True
+
+    def _leave(self, attempt: Attempt) -> None:
+        assert attempt.entry is not None, "it waited for that entry's arrival"
+        self._locals.leave(attempt.entry)
+        attempt.entry = None
 
     def _rebuild(self, attempt: Attempt, context: Context[Any], entry: Entry) -> None:
         hook = attempt.action.on_moved
@@ -133,7 +154,8 @@ class Arrivals:
             self._again(waiting)
         elif error is None:
             for each, of_each in ((attempt, context), *waiting):
-                self._go_on(each, of_each)
+                self._may_start()
+                self._launch(each, of_each)
         else:
             for each, _ in ((attempt, context), *waiting):
                 self._end(each, failed(each, error))
@@ -150,9 +172,19 @@ class Arrivals:
     def _again(self, waiting: list[Beginning]) -> None:
         """The attempt whose call they waited for was stopped: they begin anew, with another entry."""
         for attempt, context in waiting:
-            assert attempt.entry is not None, "it waited for that entry's arrival"
-            self._locals.leave(attempt.entry)
-            self.begin(attempt, context)
+            if self._may_start():
+                self._leave(attempt)
+                self._enter(attempt, context)
+            else:
+                self._launch(attempt, context)
+
+
+def _moves(assign: Assign) -> int:
+    return assign.origin.moves if assign.origin is not None else 0
+
+
+def _has_moved(assign: Assign) -> bool:
+    return assign.origin is not None and assign.origin.moved
 
 
 def _has_past(assign: Assign) -> bool:

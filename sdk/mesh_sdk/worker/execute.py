@@ -22,7 +22,7 @@ async def execute_async(attempt: Attempt, context: Context[Any]) -> Outcome:
     current_context.set(context)
     try:
         value = context.input if action.reads_input else None
-    except Exception as error:  # the model may be the user's and raise anything: no attempt can do better
+    except BaseException as error:  # the model may be the user's and raise anything: no attempt can do better
         return invalid(attempt, error)
     try:
         result = await action.invoke(value, context)
@@ -68,7 +68,7 @@ def execute_sync(attempt: Attempt, context: Context[Any]) -> Outcome:
     current_context.set(context)
     try:
         value = context.input if action.reads_input else None
-    except Exception as error:  # as above
+    except BaseException as error:  # as above
         return invalid(attempt, error)
     try:
         result = action.invoke(value, context)

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import secrets
 from contextlib import suppress
-from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec import Struct
@@ -33,23 +32,6 @@ RECORD_TTL_S = 7 * 86_400.0
 log = logging.getLogger(__name__)
 
 
-class Choice:
-    """What one worker keeps of its chosen id, over all its incarnations."""
-
-    def __init__(self, worker: str) -> None:
-        self.worker = worker
-        self.owner = secrets.token_hex(8)
-        self.incarnation = ""
-        self.before = ""
-        """The incarnation before this one, whose last beats may still be on their way."""
-        self.guarded = False
-        self.check: asyncio.Task[None] | None = None
-
-
-_chosen: WeakKeyDictionary[Bus, Choice] = WeakKeyDictionary()
-"""By the worker's connection; an id that is new at each start needs no record, and is not here."""
-
-
 class Record(Struct, array_like=True, gc=False):
     """Whose id it is. `incarnation` is "" until that worker is about to register."""
 
@@ -61,42 +43,40 @@ _record = msgspec.json.Decoder(Record)
 
 
 class Holder:
-    """The record of one id, for one worker that wants it; made by `choose`.
+    """The record of one id, for one worker that wants it, over all its incarnations.
 
     Args:
         bus: the worker's connection.
         subjects: of the namespace.
-        choice: of this worker.
+        worker: the id.
     """
 
-    def __init__(self, bus: Bus, subjects: Subjects, choice: Choice) -> None:
+    def __init__(self, bus: Bus, subjects: Subjects, worker: str) -> None:
+        self.worker = worker
         self._bus = bus
         self._bucket = bus.bucket(subjects.workers_bucket)
-        self._beats = subjects.worker_beat(choice.worker)
-        self._control = subjects.control(choice.worker)
-        self._key = f"{choice.worker}.holder"
-        self._choice = choice
+        self._beats = subjects.worker_beat(worker)
+        self._control = subjects.control(worker)
+        self._key = f"{worker}.holder"
+        self._owner = secrets.token_hex(8)
+        self._incarnation = ""
+        self._before = ""
+        """The incarnation before this one, whose last beats may still be on their way."""
+        self._guarded = False
+        self._check: asyncio.Task[None] | None = None
 
-    @classmethod
-    def choose(cls, bus: Bus, subjects: Subjects, worker: str) -> Holder:
-        """The id was chosen for the worker behind this connection: from now on that needs the record."""
-        choice = _chosen[bus] = Choice(worker)
-        return cls(bus, subjects, choice)
-
-    @classmethod
-    def chosen(cls, bus: Bus, subjects: Subjects) -> Holder | None:
-        """What `choose` made of this connection; None when the worker's id is its own anyway."""
-        choice = _chosen.get(bus)
-        return cls(bus, subjects, choice) if choice is not None else None
-
-    async def seen(self) -> int:
-        """The record's revision now, 0 when there is none."""
+    async def seen(self) -> tuple[int, str]:
+        """The record's revision now, 0 when there is none, and the incarnation that it names, "" when none."""
         found = await self._bucket.get(self._key)
-        return found[1] if found is not None else 0
+        if found is None:
+            return 0, ""
+        with suppress(msgspec.MsgspecError):  # not a record of this version: nothing to go by
+            return found[1], _record.decode(found[0]).incarnation
+        return found[1], ""
 
     async def take(self, revision: int, incarnation: str = "") -> bool:
         """Put this worker's record in place of that of a revision; False when that is not the last one any more."""
-        value = encode(Record(self._choice.owner, incarnation))
+        value = encode(Record(self._owner, incarnation))
         try:
             if revision:
                 await self._bucket.update(self._key, value, revision, ttl_s=RECORD_TTL_S)
@@ -115,18 +95,17 @@ class Holder:
         Returns:
             The beat of another worker, which has the id and lives; None when it is ours.
         """
-        choice = self._choice
-        if choice.incarnation != incarnation:
-            choice.before, choice.incarnation = choice.incarnation, incarnation
+        if self._incarnation != incarnation:
+            self._before, self._incarnation = self._incarnation, incarnation
         while True:
             record, revision = await self._read()
-            if record is not None and record.owner != choice.owner and (beat := await self._heard(record, incarnation)) is not None:
+            if record is not None and record.owner != self._owner and (beat := await self._heard(record, incarnation)) is not None:
                 return beat
             if await self.take(revision, incarnation):
                 break
-        if not choice.guarded:
+        if not self._guarded:
             await self._bus.subscribe(self._beats, self._on_beat)  # for as long as the connection lives
-            choice.guarded = True
+            self._guarded = True
         return None
 
     async def _read(self) -> tuple[Record | None, int]:
@@ -157,23 +136,20 @@ class Holder:
     def _on_beat(self, _subject: str, _reply: str, data: bytes) -> None:
         with suppress(msgspec.MsgspecError):  # not a beat of this version
             beat = decode_worker_beat(data)
-            choice = self._choice
-            ours = beat.incarnation in (choice.incarnation, choice.before)
-            if not ours and (choice.check is None or choice.check.done()):
-                choice.check = asyncio.get_running_loop().create_task(self._settle(beat.incarnation), name="mesh worker id check")
+            ours = beat.incarnation in (self._incarnation, self._before)
+            if not ours and (self._check is None or self._check.done()):
+                self._check = asyncio.get_running_loop().create_task(self._settle(beat.incarnation), name="mesh worker id check")
 
     async def _settle(self, other: str) -> None:
         """Two incarnations beat: the one that the record does not name is to start over, and finds out about it as it registers."""
         try:
             record, _ = await self._read()
         except (TransportError, msgspec.MsgspecError) as error:
-            log.debug("who holds worker id %s could not be found out, again at the next beat: %r", self._choice.worker, error)
+            log.debug("who holds worker id %s could not be found out, again at the next beat: %r", self.worker, error)
             return
-        if record is None or other == self._choice.incarnation:
+        if record is None or other == self._incarnation:
             return
-        ours = record.owner == self._choice.owner
-        late = other if ours else self._choice.incarnation
-        log.warning(
-            "another worker beats under the id %s: %s", self._choice.worker, "it is told to go" if ours else "it has taken the id over"
-        )
+        ours = record.owner == self._owner
+        late = other if ours else self._incarnation
+        log.warning("another worker beats under the id %s: %s", self.worker, "it is told to go" if ours else "it has taken the id over")
         self._bus.publish(self._control, encode({"ask": "register", "incarnation": late}))

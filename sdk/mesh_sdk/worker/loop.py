@@ -100,7 +100,7 @@ class StepLoop:
         self._fenced = False
         self._room_told = False
         self._idle: asyncio.Future[None] | None = None
-        self._arrivals = Arrivals(locals, threads, self._launch, self._go_on, self._end)
+        self._arrivals = Arrivals(locals, threads, self._may_start, self._launch, self._end)
         self.lending = Lending(slots, reports)
         self.host: Host
         slots.on_free = self._slot_freed
@@ -187,10 +187,15 @@ class StepLoop:
 
     # ---- what starts --------------------------------------------------------------------------------------------
 
-    def _begin(self, attempt: Attempt) -> None:
-        if self._boot() >= self._licence.confirmed_until:
+    def _may_start(self) -> bool:
+        """Whether something may be started now; if not, all that is held is told to stop."""
+        if not self._fenced and self._boot() >= self._licence.confirmed_until:
             self.fence()  # whatever it holds is given out anew
             self._on_unconfirmed()
+        return not self._fenced
+
+    def _begin(self, attempt: Attempt) -> None:
+        if not self._may_start():
             return
         self._slots.take()
         attempt.has_slot = True
@@ -209,13 +214,6 @@ class StepLoop:
             attempt.task = self._loop.create_task(self._run(attempt, context))
         else:
             self._threads.submit(partial(execute_sync, attempt, context), partial(self._end, attempt))
-
-    def _go_on(self, attempt: Attempt, context: Context[object]) -> None:
-        """Launch what has waited for `on_moved`: by now the worker may start nothing any more, or the attempt was stopped."""
-        if self._boot() >= self._licence.confirmed_until:
-            self.fence()
-            self._on_unconfirmed()
-        self._launch(attempt, context)  # which runs nothing that was stopped
 
     async def _run(self, attempt: Attempt, context: Context[object]) -> None:
         outcome = await execute_async(attempt, context)
@@ -359,7 +357,7 @@ class StepLoop:
     def fence(self) -> None:
         """Stop everything and answer for nothing: the mesh may have given it to others by now."""
         self._fenced = True
-        self._locals.clear()
+        self._arrivals.fence()
         self._waiting.clear()
         for attempt in list(self._held.values()):
             if attempt.started:

@@ -34,12 +34,12 @@ def finished(attempt: Attempt, value: object) -> Outcome:
     assign = attempt.assign
     try:
         output = attempt.action.dump(value)
-    except Exception as error:  # a serializer may be the user's and raise anything: no retry makes the value another
+    except BaseException as error:  # a serializer may be the user's and raise anything: no retry makes the value another
         return _failed(assign, error, _text(error), retry=records.RETRY_NEVER)
     return Finished(assign.run, assign.step, assign.attempt, assign.token, Raw(output))
 
 
-def invalid(attempt: Attempt, error: Exception) -> Outcome:
+def invalid(attempt: Attempt, error: BaseException) -> Outcome:
     """The step's input did not pass validation."""
     return _failed(attempt.assign, error, _text(error), kind=records.FAILED_INVALID, retry=records.RETRY_NEVER)
 
@@ -125,5 +125,5 @@ def _guarded(text: Callable[[], str]) -> str:
     """An exception class of the user's may fail to say what it is."""
     try:
         return text()
-    except Exception as error:  # told in place of the text
+    except BaseException as error:  # told in place of the text
         return f"(its text can't be had: {type(error).__name__})"

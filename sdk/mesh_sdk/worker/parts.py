@@ -9,6 +9,7 @@ from mesh_sdk.context import WorkerView
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.holder import Holder
 from mesh_sdk.worker.locals import Locals
 from mesh_sdk.worker.observer import Observer
 from mesh_sdk.worker.presence import Presence
@@ -20,9 +21,10 @@ from mesh_sdk.worker.threads import Threads
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts that outlive an incarnation."""
+    """The parts that outlive an incarnation; `holder` is None where the id is new at each start, so that nobody else can have it."""
 
     worker: str
+    holder: Holder | None
     view: WorkerView
     bus: Bus
     subjects: Subjects

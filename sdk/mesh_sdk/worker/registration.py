@@ -28,32 +28,37 @@ REPEAT_S_MAX = 10.0
 log = logging.getLogger(__name__)
 
 
-async def await_free_id(bus: Bus, subjects: Subjects, worker: str, ttl_s: float) -> None:
+async def await_free_id(bus: Bus, subjects: Subjects, holder: Holder, ttl_s: float) -> str:
     """Make sure that nobody else is this worker.
 
     Args:
         bus: the connection.
         subjects: of the namespace.
-        worker: the id that is wanted.
+        holder: for the id that is wanted.
         ttl_s: how long a holder that does not go is listened for.
+
+    Returns:
+        The incarnation that had the id last; "" when that is not known.
 
     Raises:
         RegistrationRefused: another process holds the id and goes on beating.
     """
-    holder = Holder.choose(bus, subjects, worker)
+    worker, before = holder.worker, ""
     free = False
     while not free:
+        revision: int | None = None
         try:
-            revision: int | None = await holder.seen()
+            revision, last = await holder.seen()
+            before = last or before
         except TransportError as error:  # no scheduler has made the bucket yet: before it registers, the worker looks again
             log.debug("who holds worker id %s is not known yet: %r", worker, error)
-            revision = None
         await _await_nobody(bus, subjects, worker, ttl_s)
         try:
             free = revision is None or await holder.take(revision)
         except TransportError as error:
             log.debug("worker id %s could not be taken yet: %r", worker, error)
             free = True
+    return before
 
 
 async def _await_nobody(bus: Bus, subjects: Subjects, worker: str, ttl_s: float) -> None:
@@ -97,8 +102,8 @@ async def _probe(bus: Bus, subjects: Subjects, worker: str) -> bytes | None:
 
 def _refused(worker: str, answer: bytes, beat: WorkerBeat) -> RegistrationRefused:
     return RegistrationRefused(
-        f"worker id {worker!r} is held by {_holder(answer, beat)}, which is alive: "
-        "stop it, or give this worker another id (MESH_WORKER_ID or id=)"
+        f"worker id {worker!r} is held by {_holder(answer, beat)}, which is {'draining' if beat.draining else 'alive'}: "
+        f"{'wait until it has ended' if beat.draining else 'stop it'}, or give this worker another id (MESH_WORKER_ID or id=)"
     )
 
 
@@ -137,13 +142,18 @@ class Registration:
         self._answer: asyncio.Future[str] | None = None
         self._new_term = asyncio.Event()
 
-    async def register(self, register: Register) -> None:
+    async def register(self, register: Register, holder: Holder | None = None) -> None:
         """Return once the leader has journaled the registration.
+
+        Args:
+            register: says what the worker is.
+            holder: of a new incarnation whose id was chosen: it must still be this worker's.
 
         Raises:
             RegistrationRefused: it won't have it, or the worker's id has become another's.
         """
-        await self._claim()
+        if holder is not None:
+            await self._claim(holder)
         self._answer = answer = asyncio.get_running_loop().create_future()
         beats = await self._bus.subscribe(self._subjects.leader_beat, self._on_beat)
         wait = REPEAT_S
@@ -158,11 +168,8 @@ class Registration:
         if refused := answer.result():
             raise RegistrationRefused(refused)
 
-    async def _claim(self) -> None:
+    async def _claim(self, holder: Holder) -> None:
         """An id that was chosen must still be this worker's: two may have come at once, or one was away for long."""
-        holder = Holder.chosen(self._bus, self._subjects)
-        if holder is None:
-            return
         try:
             beat = await holder.claim(self._incarnation)
         except (NoResponders, Refused, msgspec.MsgspecError) as error:  # the server is about to come back: the worker tries again

@@ -24,6 +24,7 @@ from mesh_sdk.protocol.records import VERSION, Register, Registered, WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import Disconnected, TimedOut
 from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.holder import Holder
 from mesh_sdk.worker.identity import Identity
 from mesh_sdk.worker.locals import RUNS_MAX, Locals
 from mesh_sdk.worker.observer import Observer
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
 """A worker that is not registered by then says what it waits for."""
+
+_HEX = frozenset("0123456789abcdef")
 
 LOOK_TICKS = 5
 """Every how many ticks of the pulse the session is looked at."""
@@ -168,8 +171,9 @@ class Runtime:
         identity, subjects = self._identity, self._subjects
         bus = await self._client.bus()
         ttl_s = _presence_ttl_s(self._settings)
-        if identity.chosen:
-            await await_free_id(bus, subjects, identity.worker, ttl_s)
+        holder = Holder(bus, subjects, identity.worker) if identity.chosen else None
+        if holder is not None:
+            self._incarnation = _after(await await_free_id(bus, subjects, holder, ttl_s), self._incarnation)
         self._client.on_notice(Registered, self._on_registered)
         self._subscriptions.append(await bus.subscribe(subjects.control(identity.worker), self._on_control))
         self._subscriptions.append(await bus.subscribe(subjects.control_all, self._on_control))
@@ -180,6 +184,7 @@ class Runtime:
         self._presence.start()
         return Parts(
             worker=identity.worker,
+            holder=holder,
             view=identity,
             bus=bus,
             subjects=subjects,
@@ -206,7 +211,7 @@ class Runtime:
                 log.warning("worker %s lost touch with the mesh: it comes back as a new incarnation", parts.worker)
                 await self._until_stopped(parts.presence.wait_confirmed())  # what it has finished is told when somebody hears it
                 await session.bury()
-                self._incarnation = max(ids.incarnation_id(self._clock.wall_ms(), secrets.token_bytes(3)), _after(self._incarnation))
+                self._incarnation = _after(self._incarnation, ids.incarnation_id(self._clock.wall_ms(), secrets.token_bytes(3)))
 
     async def _open_session(self, session: Session) -> bool:
         """Whether the session is open; False when the worker is to stop before, or the server has gone away."""
@@ -376,9 +381,11 @@ class Runtime:
         )
 
 
-def _after(incarnation: str) -> str:
-    """An id that sorts after an incarnation's: the wall clock may have been set back since."""
-    return f"{int(incarnation, 16) + 1:0{len(incarnation)}x}"
+def _after(incarnation: str, own: str) -> str:
+    """An id that sorts after an incarnation's, `own` if that does: the wall clock may have been set back since."""
+    if len(incarnation) != len(own) or not _HEX.issuperset(incarnation) or set(incarnation) == {"f"}:
+        return own  # no worker wrote that
+    return max(own, f"{int(incarnation, 16) + 1:0{len(own)}x}")
 
 
 def _presence_ttl_s(settings: Settings) -> float:

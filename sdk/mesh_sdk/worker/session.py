@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from mesh_sdk.errors import Unavailable
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.records import Draining, Left, Register, Registered
 from mesh_sdk.transport.bus import LaneMessage, PrivateLane, Puller
@@ -94,7 +95,7 @@ class Session:
         )
         await self._lane.start()
         await parts.presence.wait_confirmed()
-        await self._registration.register(register)
+        await self._registration.register(register, parts.holder)
         consumer = subjects.pool_consumer(parts.registry.pool)
         self._puller = parts.bus.puller(stream, consumer, self.steps.demand, self._pulled)
         await self._puller.start()
@@ -107,8 +108,12 @@ class Session:
 
         Raises:
             RegistrationRefused: the leader won't have it.
+            Unavailable: the server is away.
         """
-        await self._registration.register(register)
+        try:
+            await self._registration.register(register)
+        except TransportError as error:
+            raise Unavailable(f"the leader could not be told what has changed of worker {self._parts.worker!r}: {error}") from error
 
     def on_registered(self, notice: Registered) -> None:
         """Take the leader's word on a registration."""

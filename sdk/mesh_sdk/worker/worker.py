@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from mesh_sdk.durations import Duration, duration_ms
-from mesh_sdk.errors import DefinitionError, MeshError
+from mesh_sdk.errors import DefinitionError, InvalidName, MeshError
 from mesh_sdk.labels import Label
 from mesh_sdk.protocol.subjects import check_token
 from mesh_sdk.worker.clock import Clock
@@ -77,7 +77,7 @@ class Worker:
         self.slots = _check_count(slots, f"slots of worker {name!r}", SLOTS_MAX)
         self.sticky_runs = _check_count(sticky_runs, f"sticky_runs of worker {name!r}", STICKY_RUNS_MAX)
         self.labels: dict[str, Label] = _check_labels(labels, name)
-        self._id = None if id is None else check_token("worker id", id)
+        self._id = None if id is None else _check_id(id, name)
         self._registry = Registry()
         self._runtime: Runtime | None = None
         self._ended: asyncio.Event | None = None
@@ -222,6 +222,12 @@ def _check_name(name: object) -> str:
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise DefinitionError(f"name of a worker is {name!r}: use printable text")
     return name
+
+
+def _check_id(id: object, name: str) -> str:
+    if not isinstance(id, str):
+        raise InvalidName(f"id of worker {name!r} is {id!r}: use text")
+    return check_token("worker id", id)
 
 
 def _check_count(count: object, what: str, most: int) -> int:

@@ -1,0 +1,54 @@
+"""The workflows of the upgrade tests, and their worker. Each step writes down that it began, where, and what it was part of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from mesh_sdk import Context, Mesh, StickyStrategy
+
+mesh = Mesh()
+
+_file = os.open(os.path.join(os.environ.get("FAULTS_EXECUTED", "."), str(os.getpid())), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+async def work(input: dict[str, Any], ctx: Context[Any]) -> int:
+    """A step: what it adds is one."""
+    began = [ctx.workflow_name, ctx.run_id, ctx.step_name, ctx.worker.id()]
+    os.write(_file, json.dumps(began).encode() + b"\n")
+    await asyncio.sleep(input.get("ms", 0) / 1000)
+    return int(input["n"]) + 1
+
+
+@mesh.task()
+async def one(input: dict[str, Any], ctx: Context[Any]) -> int:
+    return await work(input, ctx)
+
+
+@mesh.task(on_events=["upgrade:*"])
+async def heard(input: dict[str, Any], ctx: Context[Any]) -> int:
+    return await work(input, ctx)
+
+
+@mesh.task()
+async def parent(input: dict[str, Any], ctx: Context[Any]) -> int:
+    """Awaits a child."""
+    await work(input, ctx)
+    return int(await ctx.spawn_workflow("one", input).result())
+
+
+chain = mesh.workflow(name="chain")
+soft = mesh.workflow(name="soft", sticky=StickyStrategy.SOFT, sticky_timeout="1s")
+hard = mesh.workflow(name="hard", sticky=StickyStrategy.HARD)
+
+for workflow in (chain, soft, hard):
+    for name, parents in (("a", []), ("b", ["a"]), ("c", ["b"])):
+
+        @workflow.step(name=name, parents=parents)
+        async def step(input: dict[str, Any], ctx: Context[Any]) -> int:
+            return await work(input, ctx)
+
+
+worker = mesh.worker("upgrade", slots=int(os.environ.get("FAULTS_SLOTS", "6")), workflows=[one, heard, parent, chain, soft, hard])

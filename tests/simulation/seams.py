@@ -1,0 +1,98 @@
+"""Where the simulation takes the place of the machine: randomness, wall clock, sockets, threads, helper processes.
+
+Rule: all of it stands here, and is put back at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+from mesh.scheduler import free, snapshot
+from mesh_sdk.worker.presence import Presence
+from tests.simulation.client import SimulatedClient
+from tests.simulation.process import Process, current
+from tests.simulation.server import EPOCH_NS, Server
+
+log = logging.getLogger(__name__)
+
+
+class SimulatedPresence(Presence):
+    """Beats from a simulated thread of the worker's process instead of a real one."""
+
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to beat."""
+        owner = current()
+        self._task = Process(f"{owner.name}/presence", owner).spawn(self._main())
+
+    async def stop(self) -> None:
+        """Take the key away."""
+        self._stopped.set()
+        if self._stop is not None:
+            self._stop.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=3.0)
+
+
+class SimulatedClock:
+    """A worker's clocks: its machine's wall clock may be wrong."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wrong_ms: int) -> None:
+        self.monotonic = self.boot = loop.time
+        self._loop = loop
+        self._wrong_ms = wrong_ms
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970, as this machine has it."""
+        return EPOCH_NS // 1_000_000 + int(self._loop.time() * 1000) + self._wrong_ms
+
+
+async def _make_snapshot(freeing: free.Freeing) -> None:
+    """What `Freeing._make_snapshot` does, with the helper as a simulated process that dies with its parent."""
+    names = freeing._subjects
+    helper = Process("snapshot helper", current())
+    task = helper.spawn(snapshot.make("nats://simulated", names.namespace, freeing._finished_max))
+    await asyncio.wait({task})
+    if task.exception() is not None:
+        log.error("a snapshot could not be made", exc_info=task.exception())
+    elif task.result():
+        await freeing._bus.purge(names.journal_stream, before=task.result() + 1)
+
+
+@contextmanager
+def simulated(server: Server, rng: random.Random, *, snapshot_frames: int) -> Iterator[None]:
+    """Have the machine be a simulated one.
+
+    Args:
+        server: what every connection of this program leads to.
+        rng: where ids and tokens come from.
+        snapshot_frames: journal frames between two snapshots.
+    """
+    loop = server.loop
+    with (
+        patch.object(os, "urandom", rng.randbytes),
+        patch.object(random, "_urandom", rng.randbytes),
+        patch.object(time, "time_ns", lambda: EPOCH_NS + int(loop.time() * 1e9)),
+        patch.object(time, "time", lambda: EPOCH_NS / 1e9 + loop.time()),
+        patch.object(os, "getpid", lambda: 1),
+        patch.object(socket, "gethostname", lambda: "simulated"),
+        patch("mesh_sdk.transport.wire.WireClient", lambda on_lost: SimulatedClient(server, on_lost)),
+        patch("mesh_sdk.worker.runtime.Presence", SimulatedPresence),
+        patch.object(free, "SNAPSHOT_FRAMES", snapshot_frames),
+        patch.object(free.Freeing, "_make_snapshot", _make_snapshot),
+    ):
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.enable()

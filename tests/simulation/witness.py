@@ -1,0 +1,106 @@
+"""Sees what workers really do, whatever the journal says: which attempts are executed, where, and what leaves the leader.
+
+Rule: a broken promise is reported at the moment it breaks, with what was known then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mesh_sdk.context import Context
+from mesh_sdk.protocol.codec import BadFrame, lane_frames, notice_frames
+from mesh_sdk.protocol.records import REFUSED, Assign, Done
+from mesh_sdk.protocol.subjects import Subjects
+from tests.simulation.auditor import Auditor
+from tests.simulation.process import Process, current
+from tests.simulation.stream import Message, Stream
+
+
+class Witness:
+    """See the module.
+
+    Args:
+        subjects: of the namespace.
+        auditor: knows what is journaled.
+        report: gets what is wrong.
+        trace: gets what happens.
+    """
+
+    def __init__(self, subjects: Subjects, auditor: Auditor, report: Callable[[str], None], trace: Callable[[str], None]) -> None:
+        self._auditor = auditor
+        self._report = report
+        self._trace = trace
+        self._lanes = subjects.lanes_stream
+        self._done = subjects.done("")
+        self.executed = auditor.executed
+        self.running: dict[str, Process] = {}
+        self.executions = 0
+        self.hard_places: dict[str, str] = {}
+
+    @contextmanager
+    def executing(self, context: Context[Any]) -> Iterator[None]:
+        """A step runs here."""
+        assign = context._attempt.assign
+        worker, token = context.worker.id(), assign.token
+        self._trace(f"runs {assign.workflow}:{assign.name} attempt {assign.attempt} {token} of {assign.run}")
+        if token in self.executed:
+            self._report(f"attempt {token} of {assign.run} {assign.name} is executed by {worker}, and was by {self.executed[token]}")
+        if context._attempt.action.sticky == "HARD" and self.hard_places.setdefault(assign.run, worker) != worker:
+            self._report(f"HARD run {assign.run} is executed by {worker}, and was by {self.hard_places[assign.run]}")
+        if assign.attempt < 1 or token not in self._auditor.released:
+            self._report(f"attempt {token} of {assign.run} is executed by {worker} and was never released")
+        self.executed[token] = worker
+        self.executions += 1
+        self.running[token] = current()
+        try:
+            yield
+        finally:
+            del self.running[token]
+
+    def still_running(self) -> list[str]:
+        """Attempts that living workers execute."""
+        return [token for token, process in self.running.items() if not process.dead]
+
+    def stored(self, stream: Stream, message: Message) -> None:
+        """A lane message: it must follow from the journal."""
+        if stream.name != self._lanes:
+            return
+        if message.subject.endswith("fence.0"):
+            return self._trace(f"  lanes {message.sequence}: fence {message.data.decode()}")
+        try:
+            frame, _ = lane_frames.decode(message.data)
+        except BadFrame as error:
+            return self._report(f"a lane message can't be read: {error}")
+        tokens = " ".join(order.token for order in frame.records if type(order) is Assign)
+        self._trace(f"  lanes {message.sequence}: {message.subject} term {frame.term} {tokens}")
+        for order in frame.records:
+            if type(order) is Assign and order.token not in self._auditor.released:
+                self._report(f"attempt {order.token} of {order.run} was sent to {message.subject} and is not in the journal")
+        if frame.term < self._auditor.fenced_by:
+            self._report(f"term {frame.term} has written to the lanes after term {self._auditor.fenced_by} had fenced them")
+
+    def published(self, subject: str, data: bytes) -> None:
+        """A notice: it must follow from the journal."""
+        if not subject.startswith(self._done):
+            return
+        frame, _ = notice_frames.decode(data)
+        for notice in frame.records:
+            if type(notice) is Done and notice.status != REFUSED and self._auditor.ended.get(notice.run) != notice.status:
+                self._report(f"run {notice.run} is told to have {notice.status}; journaled is {self._auditor.ended.get(notice.run)}")
+
+
+_witness: Witness | None = None
+
+
+def witness() -> Witness:
+    """The one of the simulation that runs."""
+    assert _witness is not None
+    return _witness
+
+
+def appoint(one: Witness) -> None:
+    """Have this one see from now on."""
+    global _witness
+    _witness = one
