@@ -35,7 +35,7 @@ from mesh_sdk.protocol.records import REFUSED, Cancel, Done, Notice, Start, Star
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.silence import Silence
 from mesh_sdk.transport.errors import StreamMissing, TransportError
-from mesh_sdk.unstored import Unstored, UnstoredStarts
+from mesh_sdk.unstored import Unstored, UnstoredStarts, until_stored
 
 if TYPE_CHECKING:
     from mesh_sdk.transport.bus import Bus
@@ -285,7 +285,7 @@ class Client:
         await self.bus()
         if self._triggers is None:
             raise _closed()
-        await asyncio.shield(self._triggers.cancel(Cancel(run, reason)))
+        await until_stored(self._triggers.cancel(Cancel(run, reason)), f"the cancel of run {run}")
 
     # ---- waiting --------------------------------------------------------------------------------------------------
 

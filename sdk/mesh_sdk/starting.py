@@ -22,6 +22,7 @@ from mesh_sdk.protocol.records import SUCCEEDED, Done, Start
 from mesh_sdk.protocol.subjects import check_token
 from mesh_sdk.refs import RunRef
 from mesh_sdk.serialize import UNTYPED, Dump, Parse, dumper, parser
+from mesh_sdk.unstored import until_stored
 
 if TYPE_CHECKING:
     from mesh_sdk.client import Client
@@ -120,7 +121,7 @@ class Startable(Generic[I, R]):
         await client.prepare(self.name)
         record = self._record(client, data, options)
         await self._check_binding(client, record)
-        await asyncio.shield(client.put(record, len(data), self._lane(client, record)))
+        await until_stored(client.put(record, len(data), self._lane(client, record)), f"the start of {self.name!r}")
         return self._ref(client, record)
 
     @overload

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from mesh_sdk.errors import MeshError, Unavailable
 from mesh_sdk.generations import Generations
 from mesh_sdk.protocol.records import Start
+from mesh_sdk.transport.errors import TransportError
 
 UNSTORED_MAX = 20_000
 REFUSED_MAX = 1_000
@@ -106,3 +107,19 @@ class UnstoredStarts:
     def __len__(self) -> int:
         """How many are on their way."""
         return len(self._starts)
+
+
+async def until_stored(frame: asyncio.Future[int], what: str) -> None:
+    """Wait for a frame that others wait for too.
+
+    Args:
+        frame: as `Triggers.start` and `cancel` give it.
+        what: was to be stored, for the message.
+
+    Raises:
+        Unavailable: the server did not take it.
+    """
+    try:
+        await asyncio.shield(frame)
+    except TransportError as error:
+        raise Unavailable(f"{what} could not be stored: {error}") from error

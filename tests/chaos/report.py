@@ -62,7 +62,8 @@ def _sums(reports: list[Report]) -> str:
     sums: Counter[str] = Counter()
     for report in reports:
         sums.update({name: report.get("figures", {}).get(name, 0) for name in FIGURES})
-    return "All together: " + ", ".join(f"{name} {sums[name]:,}" for name in FIGURES) + "."
+    machines = " and ".join(sorted({report["machine"] for report in reports}))
+    return "All together: " + ", ".join(f"{name} {sums[name]:,}" for name in FIGURES) + f". On {machines}."
 
 
 def _table(reports: list[Report]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mesh_sdk import InvalidInput, Mesh, Unavailable, leader
+from mesh_sdk import InvalidInput, Mesh, Unavailable, leader, triggers
 from mesh_sdk.client import Client
 from mesh_sdk.transport.errors import Busy, Damaged, Refused, TimedOut, TransportError
 from mesh_sdk.transport.kv import Bucket
@@ -109,3 +109,19 @@ async def test_whatever_goes_wrong_before_a_start_is_its_outcome(
                 await ref.accepted()
     assert not len(mesh.clients.here().unstored)
     assert sum("was not started" in record.message for record in caplog.records) == 3
+
+
+async def test_what_the_server_refuses_is_told_as_unavailable(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    await mesh.start("echo", 1)
+
+    def refused(*_: object) -> asyncio.Future[int]:
+        frame: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        frame.set_exception(Refused("no message may be stored now (10077)", 10077))
+        return frame
+
+    for verb in ("start", "cancel"):
+        monkeypatch.setattr(triggers.Triggers, verb, refused)
+    with pytest.raises(Unavailable, match="the start of 'echo' could not be stored"):
+        await mesh.start("echo", 2)
+    with pytest.raises(Unavailable, match=r"the cancel of run 0+ could not be stored"):
+        await mesh.runs.cancel("0" * 32, "why not")
