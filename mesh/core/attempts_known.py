@@ -50,8 +50,7 @@ class AttemptsKnown(Memory):
         if step.sticky_at and step.sticky_at + step.run.flow.definition.sticky_timeout_ms <= self.now:
             self.await_worker(step)  # the run could not move; from now on it waits for the slot it was given
         head(self.routes.queue(step.action).sticky)
-        if head(worker.queue) is None:
-            worker.pool.waiting.pop(worker.id, None)
+        self.tidy_queues(worker.id)
         self.changed_workers[worker.id] = worker
 
     def _apply_recalled(self, record: facts.StepRecalled) -> None:

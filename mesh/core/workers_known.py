@@ -50,11 +50,10 @@ class WorkersKnown(Memory):
             self._leave(old)
             self.pools[pool.id] = pool
             worker.reserved, worker.held, worker.lent, worker.draining = old.reserved, old.held, old.lent, old.draining
-            worker.bound = old.bound
             for attempt in (*worker.reserved.values(), *worker.held.values()):
                 attempt.worker, attempt.pool = worker, pool
-        else:
-            worker.bound = sum(run.worker == worker.id for run in self.runs.values())
+        mine = [run for run in self.runs.values() if run.worker == worker.id]
+        worker.bound = len(mine)
         self.workers[worker.id] = worker
         if worker.draining:
             pool.workers[worker.id] = worker
@@ -63,8 +62,8 @@ class WorkersKnown(Memory):
         self._reroute()
         for entry in self.away.pop(worker.id, ()):
             self._enqueue_if_waiting(entry)
-        for run in self.runs.values():  # those that might have gone elsewhere and have not
-            if run.loose and run.worker == worker.id:
+        for run in mine:
+            if run.loose:  # it might have gone elsewhere and has not
                 run.loose = False
                 self.await_worker_anew(run)
         for entry in old.queue if old is not None else ():

@@ -357,9 +357,8 @@ class Runtime:
             return
         if question.get("ask") == "holding":
             session.report_holding()
-        elif question.get("ask") == "register" and question.get("incarnation") == self._incarnation and session.ready:
-            log.warning("the leader does not know incarnation %s of worker %s any more", self._incarnation, self._identity.worker)
-            session.fence()
+        elif question.get("ask") == "register":
+            session.start_over(question.get("incarnation"))
 
     def _about(self) -> dict[str, object]:
         return {
