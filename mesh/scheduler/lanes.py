@@ -17,7 +17,7 @@ from mesh_sdk.protocol.codec import FRAME_BYTES_MAX, encode
 from mesh_sdk.protocol.records import VERSION, Assign, LaneFrame, Order
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
-from mesh_sdk.transport.errors import NoResponders, StreamFull, StreamMissing, TransportError, WrongSequence
+from mesh_sdk.transport.errors import Disconnected, NoResponders, StreamFull, StreamMissing, TimedOut, TransportError, WrongSequence
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,18 @@ SEQUENCES = 1 << 20
 """Of the lanes, for each sequence of the journal: far more than the lane messages that follow from one frame."""
 
 _ACK_TIMEOUT_S = 2.0
+_STATE_TIMEOUT_S = 1.5
+_SILENCES = 2
+"""The lanes are given up when they have not answered so often in a row and the journal has."""
 _AGAIN_S = 0.05
 
 
 class LanesGone(Exception):
     """The lanes stream is not there any more."""
+
+
+class LanesAway(LanesGone):
+    """It may be there, but the server that holds it does not answer while others do."""
 
 
 class _Message:
@@ -66,6 +73,7 @@ class Lanes:
         self._fence = 0
         self._doubt = False
         self._given_up = False
+        self._silences = 0
         self._batches = 0
         self._prepared: list[tuple[str, bytes, _Message]] = []
         self._waiting: list[tuple[str, bytes, _Message]] = []
@@ -80,6 +88,29 @@ class Lanes:
         self.on_written: Callable[[int], None] = lambda count: None
         self.on_undeliverable: Callable[[str, int, int], None] = lambda token, size, limit: None
         self.stop_listening = bus.on_connection(self._connection)
+
+    async def find(self) -> bool:
+        """Whether the lanes are there.
+
+        Raises:
+            LanesAway: the server that holds them is dead, or cut off. Lanes have one copy, on a cluster too: decision 8.
+            TransportError: nobody says.
+        """
+        try:
+            there = await self._bus.stream_state(self._subjects.lanes_stream, timeout=_STATE_TIMEOUT_S) is not None
+        except Disconnected:
+            raise
+        except TransportError:
+            await self._count_silence()
+            raise
+        self._silences = 0
+        return there
+
+    async def _count_silence(self) -> None:
+        await self._bus.stream_state(self._subjects.journal_stream, timeout=_STATE_TIMEOUT_S)  # else it is not the lanes that are silent
+        self._silences += 1
+        if self._silences >= _SILENCES:
+            raise LanesAway("the server that holds the lanes does not answer, and others do")
 
     async def void(self, journal: int) -> None:
         """Take everything out of the lanes that was written before this journal sequence.
@@ -108,6 +139,7 @@ class Lanes:
                         raise Deposed("a newer leader holds the lanes' fence")
                     log.error("the lanes' fence says term %d, which the journal does not know: it is taken all the same", newer)
                 self._fence = await self._bus.append(fence, b"%d 0" % self._term, expect=last.sequence if last else 0)
+                self._silences = 0
                 self._batches = 0  # also when the lanes were made anew: what `_look` compares
                 return
             except StreamFull:
@@ -210,7 +242,7 @@ class Lanes:
                 await self._write(self._next_batch())
             if self._given_up:
                 self._given_up = False
-                raise LanesGone
+                raise LanesGone("they were given up")
 
     def _next_batch(self) -> list[tuple[str, bytes, _Message]]:
         """The first of what waits, as much as one batch takes."""
@@ -243,16 +275,24 @@ class Lanes:
     async def _look(self) -> None:
         """Make sure that the lanes are still those that were fenced."""
         self._doubt = False
+        await self._until_found()
         await self._mine(b"%d %d" % (self._term, self._batches))
 
-    async def _again(self, error: TransportError) -> None:
-        """Wait a moment before another try, unless the server says for sure that the stream is gone."""
-        if isinstance(error, StreamMissing | NoResponders):
+    async def _until_found(self) -> None:
+        """Wait until somebody says that the lanes are there."""
+        while True:
             try:
-                if await self._bus.stream_state(self._subjects.lanes_stream) is None:
-                    raise LanesGone from error
-            except TransportError as doubt:
-                log.info("nobody says whether the lanes are there: %s", doubt)
+                if await self.find():
+                    return
+                raise LanesGone("there is no lanes stream")
+            except TransportError as error:
+                log.info("nobody says whether the lanes are there: %s", error)
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _again(self, error: TransportError) -> None:
+        """Wait a moment before another try, unless it is sure that the stream is gone, or as good as gone."""
+        if isinstance(error, StreamMissing | NoResponders | TimedOut):
+            await self._until_found()
         await asyncio.sleep(_AGAIN_S)
 
     async def _write(self, batch: list[tuple[str, bytes, _Message]]) -> None:
@@ -298,7 +338,7 @@ class Lanes:
                 await self._again(error)
                 continue
             if last is None:
-                raise LanesGone
+                raise LanesGone("they have no fence: they are not those that were fenced")
             if last.data == mark:
                 return last.sequence
             raise Deposed("another scheduler holds the lanes' fence")

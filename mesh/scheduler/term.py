@@ -13,10 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mesh.core.core import Core
-from mesh.core.effects import Effects, assign, withdrawals
+from mesh.core.effects import withdrawals
 from mesh.core.inputs import CancelsPassed, LanesLost, Undeliverable
-from mesh.core.records import Fact, InputRejected, LanesReset
-from mesh.core.step import Attempt
+from mesh.core.records import Fact, LanesReset
 from mesh.scheduler.api import Api
 from mesh.scheduler.clock import CoreClock
 from mesh.scheduler.counting import Counting
@@ -24,19 +23,18 @@ from mesh.scheduler.follower import Follower
 from mesh.scheduler.free import Freeing
 from mesh.scheduler.inbox import Inbox
 from mesh.scheduler.journal import Journal
-from mesh.scheduler.lanes import Lanes, LanesGone
+from mesh.scheduler.lanes import Lanes, LanesAway, LanesGone
 from mesh.scheduler.leadership import BEAT_S, Leadership
 from mesh.scheduler.liveness import Liveness
 from mesh.scheduler.loop import STALL_S, Loop, Poison, Probe
 from mesh.scheduler.outbox import Outbox
+from mesh.scheduler.takeover import Takeover
 from mesh.scheduler.unread import Unread
 from mesh.scheduler.views import Views
 from mesh.store.topology import Topology
-from mesh_sdk.protocol.codec import BadFrame, lane_frames
-from mesh_sdk.protocol.records import Assign
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
-from mesh_sdk.transport.errors import Disconnected, StreamFull, TransportError
+from mesh_sdk.transport.errors import Disconnected, StreamFull, TimedOut, TransportError
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +42,8 @@ LEASE_RENEW_S = 1.0
 HOUSEKEEPING_S = 1.0
 _AGAIN_S = 0.1
 _FLUSH_S = 0.25
+_MAKE_TIMEOUT_S = 2.0
+_DELETE_TIMEOUT_S = 0.5
 
 
 class LeaseLost(Exception):
@@ -75,7 +75,6 @@ class Term:
         self._subjects = subjects
         self._topology = topology
         self._leadership = leadership
-        self._rejected = list(follower.rejected)
         self.number = number
         self.state = state = follower.state
         self.counting = counting
@@ -98,11 +97,14 @@ class Term:
         self.views = Views(self.core, self.liveness.running, clock.now_ms)
         self.api = Api(bus, subjects, state, self.views, self.loop.ask, Unread(bus, subjects, self.inbox))
         self.freeing = Freeing(bus, subjects, self.loop, self.lanes, url, state.finished.limit, follower.snapshot_sequence)
-        self._unanswered = {token: attempt for token, attempt in state.attempts.items() if not attempt.held}
+        self._takeover = Takeover(
+            bus, subjects, state, self.inbox, self.outbox, self.lanes, number, lambda: journal.sequence, list(follower.rejected)
+        )
         for flow in state.flows.values():
             counting.metrics.registered(flow.name)
         self._lanes_reset = asyncio.Event()
         self._lanes_lost = False
+        self._lanes_away = False
         self._stopped = False
         self._missing: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -175,17 +177,17 @@ class Term:
         """Fence the lanes; where there are none, make them, once the journal says so."""
         while not self._stopped:
             try:
-                there = await self._bus.stream_state(self._subjects.lanes_stream)
-                if there is not None:
+                if await self.lanes.find():
                     await self._fence_lanes()
                 elif self.state.attempts:
                     self._lanes_lost = True  # to be journaled first
                 else:
                     await self._make_lanes()
                 return
-            except StreamFull as error:
-                log.error("the lanes have no room for a fence: they are given up, and what they hold is given out anew: %s", error)
+            except (LanesAway, StreamFull) as error:
+                log.error("the lanes can't be fenced, they are given up, and what they hold is given out anew: %s", error)
                 self._lanes_lost = True  # to be journaled before they are emptied
+                self._lanes_away = isinstance(error, LanesAway)
                 return
             except (LanesGone, TransportError) as error:
                 log.warning("the lanes could not be fenced, tried again: %s", error)
@@ -198,7 +200,7 @@ class Term:
     async def _make_lanes(self) -> None:
         """Have empty lanes, fenced."""
         await self._topology.ensure_remembered(self._bus)
-        await self._bus.ensure_stream(self._topology.lanes())
+        await self._bus.ensure_stream(self._topology.lanes(), timeout=_MAKE_TIMEOUT_S)
         await self.lanes.void(self.loop.journal.sequence)
         await self._fence_lanes()
 
@@ -209,15 +211,29 @@ class Term:
         await self._lanes_reset.wait()
         while True:
             try:
+                if self._lanes_away:
+                    await self._delete_lanes()
                 await self._make_lanes()
                 break
             except (LanesGone, TransportError) as error:
                 log.warning("the lanes could not be made again, tried again: %s", error)
+                self._lanes_away = isinstance(error, LanesAway | TimedOut)
                 await asyncio.sleep(_AGAIN_S)
+        self._lanes_away = False
         log.warning("the lanes were lost and made again")
         self.state.changed_workers.update(self.state.workers)
-        self._send(withdrawals(self.state))
-        self._ask_holding()
+        self._takeover.send(withdrawals(self.state))
+        self._takeover.ask_holding()
+
+    async def _delete_lanes(self) -> None:
+        """Have the other servers forget the lanes that one of them holds, which is away: it can't answer.
+
+        A leader that was paused right before this may delete its successor's lanes: the successor makes them again.
+        """
+        try:
+            await self._bus.delete_stream(self._subjects.lanes_stream, timeout=_DELETE_TIMEOUT_S)
+        except TimedOut as error:
+            log.info("the lanes were deleted where they were away: %s", error)
 
     async def _write_lanes(self) -> None:
         while True:
@@ -226,11 +242,12 @@ class Term:
                 self._lanes_lost = False
             try:
                 await self.lanes.run()
-            except LanesGone:
+            except LanesGone as gone:
                 self._lanes_lost = True
+                self._lanes_away = isinstance(gone, LanesAway)
 
-    def _ask_holding(self) -> None:
-        self._bus.publish(self._subjects.control_all, b'{"ask":"holding"}')
+    async def _resume(self) -> None:
+        await self._takeover.run(lambda: self._lanes_lost)
 
     def _written(self, count: int) -> None:
         self.counting.lane_messages(count)
@@ -245,66 +262,6 @@ class Term:
         for record in records:
             if type(record) is LanesReset:
                 self._lanes_reset.set()
-
-    # ---- takeover ----------------------------------------------------------------------------------------------------------------
-
-    async def _resume(self) -> None:
-        while True:
-            try:
-                return await self._catch_up()
-            except TransportError as error:
-                log.warning("what the leader before left could not be sent again yet: %s", error)
-                await asyncio.sleep(_AGAIN_S)
-
-    async def _catch_up(self) -> None:
-        """Send again what the dead leader recorded and did not send. Everything here may have been sent: it is harmless."""
-        await self.outbox.publish_definitions([flow.definition for flow in self.state.flows.values()])
-        self._resend_rejected(self._rejected)
-        if not self._unanswered and not self.state.attempts:
-            return
-        end = await self._bus.stream_state(self._subjects.reports_stream)
-        while end is not None and self.inbox.reports.sequence < end.last and not _read_to_the_end(self.inbox):  # noqa: ASYNC110 - a reader's end is a state, no event
-            await asyncio.sleep(0.01)
-        if self._lanes_lost:
-            return  # what nobody claims is given out anew
-        there = await self._in_lanes()
-        if self.state.lanes_until:
-            self._ask_holding()  # the dead leader may not have
-        effects = withdrawals(self.state)
-        for token, attempt in self._unanswered.items():
-            if token not in there and token not in self.state.unclaimed and self._is_out(token, attempt):
-                _resend(attempt, effects)
-        self._send(effects)
-
-    def _is_out(self, token: str, attempt: Attempt) -> bool:
-        """Still to be sent: nobody holds it, and it was not withdrawn."""
-        withdrawn = attempt.worker is not None and attempt.step.current is not attempt
-        return self.state.attempts.get(token) is attempt and not attempt.held and not withdrawn
-
-    def _send(self, effects: Effects) -> None:
-        self.outbox.send(self.outbox.prepare(effects, []), self.loop.journal.sequence)
-
-    async def _in_lanes(self) -> set[str]:
-        """Tokens of the assignments that the lanes still hold. The dead leader's messages become this one's to free."""
-        found: set[str] = set()
-        for stored in reversed(await self._bus.read(self._subjects.lanes_stream, self._subjects.all_lanes)):
-            if stored.subject == self._subjects.lane_fence:
-                continue
-            try:
-                frame, _ = lane_frames.decode(stored.data)
-            except BadFrame:
-                continue
-            tokens = [order.token for order in frame.records if type(order) is Assign]
-            found.update(tokens)
-            if frame.term < self.number:
-                attempts = self.state.attempts
-                self.lanes.adopt(stored.subject, stored.sequence, [t for t in tokens if t in attempts and not attempts[t].held])
-        return found
-
-    def _resend_rejected(self, rejected: list[InputRejected]) -> None:
-        effects = Effects()
-        effects.rejected += rejected
-        self._send(effects)
 
     # ---- time -------------------------------------------------------------------------------------------------------------------
 
@@ -335,33 +292,26 @@ class Term:
             if self.state.awaited and self.inbox.all_starts_read():
                 self.loop.tell(CancelsPassed(self._clock.now_ms() - 10_000))
             await self.freeing.round()
-            await self._look_at_consumers()
+            await self._look_at_lanes()
             self._tell_probe("free")
 
-    async def _look_at_consumers(self) -> None:
-        """Somebody may have deleted one: a leader that was paused while it did, or an operator. Its lane would reach nobody."""
+    async def _look_at_lanes(self) -> None:
+        """Their server may have died while nothing was to be written to them, and somebody may have deleted a consumer.
+
+        That is a leader that was paused while it did, or an operator. Its lane would reach nobody.
+        """
         try:
+            if not self._lanes_lost and not await self.lanes.find():
+                self.lanes.doubt()
             missing: set[str] = set() if self._lanes_lost else await self.outbox.consumers.missing()
-        except TransportError as error:
-            log.info("the lanes' consumers can't be looked at now: %s", error)
+        except (LanesAway, TransportError) as error:
+            log.info("the lanes can't be looked at now: %s", error)
+            self.lanes.doubt()
             return
         twice, self._missing = missing & self._missing, missing
         if twice and not self._lanes_lost:
             log.error("the lanes of pools %s have lost their consumers: the lanes are made anew", ", ".join(sorted(twice)))
             self.lanes.give_up()
-
-
-def _read_to_the_end(inbox: Inbox) -> bool:
-    reader = inbox.reports.reader
-    return reader is not None and reader.caught_up and not inbox.reports.waiting
-
-
-def _resend(attempt: Attempt, effects: Effects) -> None:
-    order = assign(attempt)
-    if attempt.worker is not None:
-        effects.private.setdefault((attempt.worker.id, attempt.worker.incarnation), []).append(order)
-    elif attempt.pool is not None:
-        effects.shared.setdefault(attempt.pool.id, []).append(order)
 
 
 def _tokens() -> Callable[[], str]:

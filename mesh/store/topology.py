@@ -97,10 +97,10 @@ class Topology:
         ]
 
     def lanes(self) -> StreamSettings:
-        """The lanes: only the leader makes them."""
+        """The lanes: only the leader makes them. One copy, on a cluster too: lanes may be lost, but must not go back (decision 8)."""
         names = self.subjects
         return StreamSettings(
-            names.lanes_stream, (names.all_lanes,), self.limits.lanes, memory=True, replicas=self.replicas, direct=True, atomic=True,
+            names.lanes_stream, (names.all_lanes,), self.limits.lanes, memory=True, direct=True, atomic=True,
             republish=(names.all_worker_lanes, names.all_pushes), description="assignments on their way",
         )  # fmt: skip
 

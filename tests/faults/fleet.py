@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mesh.server import EmbeddedServer
+from tests.cluster import Cluster
 
 READY_S = 20.0
 END_S = 20.0
@@ -106,18 +107,19 @@ class Process:
 
 
 class Fleet:
-    """A server and whatever processes are started on it; all of them end with the `with`."""
+    """A server, or a cluster of them, and whatever processes are started on it; all of them end with the `with`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cluster: Cluster | None = None) -> None:
         self.folder = folder
         self.executed = folder / "executed"
         self.executed.mkdir()
         self.server = EmbeddedServer(folder / "store")
+        self._servers = cluster or self.server
         self.processes: list[Process] = []
 
     def start(self, command: Sequence[str], **environment: str) -> Process:
         """Start a process; it is not ready yet."""
-        given = {"MESH_URL": self.server.url, "FAULTS_EXECUTED": str(self.executed), **environment}
+        given = {"MESH_URL": self._servers.url, "FAULTS_EXECUTED": str(self.executed), **environment}
         process = Process(command, self.folder / f"{len(self.processes)}.log", given)
         self.processes.append(process)
         return process
@@ -145,7 +147,7 @@ class Fleet:
         return found
 
     def __enter__(self) -> Fleet:
-        self.server.start()
+        self._servers.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -153,4 +155,4 @@ class Fleet:
             if process.code is None:
                 process.send(signal.SIGCONT)
             process.kill()
-        self.server.stop()
+        self._servers.stop()

@@ -310,12 +310,20 @@ class Bus(Protocol):
         """Remove messages (of a subject) with a sequence below `before` (0: all). Returns how many."""
         ...
 
-    async def ensure_stream(self, settings: StreamSettings) -> StreamState:
+    async def ensure_stream(self, settings: StreamSettings, *, timeout: float = 5) -> StreamState:
         """Create the stream, or bring the one that is there to these settings (all but `memory`, which can't change)."""
         ...
 
-    async def stream_state(self, stream: str) -> StreamState | None:
+    async def stream_state(self, stream: str, *, timeout: float = 5) -> StreamState | None:
         """What the stream holds; None when there is no such stream."""
+        ...
+
+    async def delete_stream(self, stream: str, *, timeout: float = 5) -> None:
+        """Delete a stream; one that is not there is as good as deleted.
+
+        Raises:
+            TimedOut: also when the only server that holds it is away. The others forget it all the same.
+        """
         ...
 
     async def ensure_consumer(self, stream: str, name: str, subject: str, *, ack_wait_s: float, memory: bool) -> None:

@@ -307,13 +307,17 @@ class Link(Wire):
         """Remove messages (of a subject) with a sequence below `before` (0: all). Returns how many."""
         return await streams.purge(self, stream, subject=subject, before=before)
 
-    async def ensure_stream(self, settings: StreamSettings) -> StreamState:
+    async def ensure_stream(self, settings: StreamSettings, *, timeout: float = 5) -> StreamState:
         """Create the stream, or bring the one that is there to these settings."""
-        return await streams.ensure_stream(self, settings)
+        return await streams.ensure_stream(self, settings, timeout)
 
-    async def stream_state(self, stream: str) -> StreamState | None:
+    async def stream_state(self, stream: str, *, timeout: float = 5) -> StreamState | None:
         """What the stream holds; None when there is no such stream."""
-        return await streams.stream_state(self, stream)
+        return await streams.stream_state(self, stream, timeout)
+
+    async def delete_stream(self, stream: str, *, timeout: float = 5) -> None:
+        """Delete a stream; one that is not there is as good as deleted."""
+        await streams.delete_stream(self, stream, timeout)
 
     async def ensure_consumer(self, stream: str, name: str, subject: str, *, ack_wait_s: float, memory: bool) -> None:
         """A durable pull consumer with explicit acks; created or left as it is."""

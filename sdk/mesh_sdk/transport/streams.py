@@ -149,21 +149,26 @@ def _state(info: _StreamInfo) -> StreamState:
     return StreamState(info.created, state.first_seq, state.last_seq, state.messages, state.bytes, info.config.max_bytes)
 
 
-async def ensure_stream(wire: Wire, settings: StreamSettings) -> StreamState:
+async def ensure_stream(wire: Wire, settings: StreamSettings, timeout: float) -> StreamState:
     """Create the stream, or bring the one that is there to these settings."""
     config = configuration(settings)
     try:
-        return _state(await call(wire, f"STREAM.CREATE.{settings.name}", config, _StreamInfo))
+        return _state(await call(wire, f"STREAM.CREATE.{settings.name}", config, _StreamInfo, timeout))
     except Refused as error:
         if error.code != CODE_STREAM_NAME_IN_USE:
             raise
-    return _state(await call(wire, f"STREAM.UPDATE.{settings.name}", config, _StreamInfo))
+    return _state(await call(wire, f"STREAM.UPDATE.{settings.name}", config, _StreamInfo, timeout))
 
 
-async def stream_state(wire: Wire, stream: str) -> StreamState | None:
+async def delete_stream(wire: Wire, stream: str, timeout: float) -> None:
+    """Delete a stream; one that is not there is as good as deleted."""
+    await _delete(wire, f"STREAM.DELETE.{stream}", timeout)
+
+
+async def stream_state(wire: Wire, stream: str, timeout: float = _TIMEOUT_S) -> StreamState | None:
     """What the stream holds; None when there is no such stream."""
     try:
-        return _state(await call(wire, f"STREAM.INFO.{stream}", None, _StreamInfo))
+        return _state(await call(wire, f"STREAM.INFO.{stream}", None, _StreamInfo, timeout))
     except StreamMissing as error:
         if error.code == 503:
             raise
@@ -193,8 +198,12 @@ async def ensure_consumer(wire: Wire, stream: str, name: str, subject: str, *, a
 
 async def delete_consumer(wire: Wire, stream: str, name: str) -> None:
     """Delete a consumer; one that is not there is as good as deleted."""
+    await _delete(wire, f"CONSUMER.DELETE.{stream}.{name}")
+
+
+async def _delete(wire: Wire, what: str, timeout: float = _TIMEOUT_S) -> None:
     try:
-        await call(wire, f"CONSUMER.DELETE.{stream}.{name}", None, _Failure)
+        await call(wire, what, None, _Failure, timeout)
     except StreamMissing as error:
         if error.code == 503:
             raise
