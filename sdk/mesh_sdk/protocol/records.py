@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
-from mesh_sdk.protocol.definitions import WorkflowDefinition
+from mesh_sdk.protocol.definitions import LabelDefinition, WorkflowDefinition
 
 VERSION = 1
 """Major version of the wire contract: a frame of another one is a dead letter."""
@@ -37,6 +37,8 @@ class Start(Record, tag="start"):
     delay_ms: int = 0
     worker: str = ""
     """Bind the run to this worker from its first step."""
+    labels: list[LabelDefinition] = []
+    """Wanted of the worker of every step of this run, in place of the step's own wishes for labels of the same names."""
 
 
 class Cancel(Record, tag="cancel"):
@@ -46,7 +48,21 @@ class Cancel(Record, tag="cancel"):
     reason: str
 
 
-Trigger = Start | Cancel
+PAUSE = "pause"
+RESUME = "resume"
+DRAIN = "drain"
+STEERINGS = (PAUSE, RESUME, DRAIN)
+
+
+class Steer(Record, tag="steer"):
+    """An operator has a worker take no new work for a while, take work again, or end as on SIGTERM."""
+
+    worker: str
+    what: str
+    """One of STEERINGS."""
+
+
+Trigger = Start | Cancel | Steer
 
 
 class TriggerFrame(Struct, array_like=True, gc=False):
@@ -279,7 +295,14 @@ class Forget(Record, tag="forget"):
 FORGET_ENDED = "ended"
 FORGET_MOVED = "moved"
 
-Order = Assign | Withdraw | Forget
+class Steered(Record, tag="steered"):
+    """The worker is to pause, to go on, or to drain. Private lanes only."""
+
+    what: str
+    """One of STEERINGS."""
+
+
+Order = Assign | Withdraw | Forget | Steered
 
 
 class LaneFrame(Struct, array_like=True, gc=False):
