@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mesh.core import records as facts
-from mesh.core.placement import Queue, best_worker, head, rank
+from mesh.core.flow import Ticket
+from mesh.core.line import Head, urgency
+from mesh.core.placement import Queue, best_worker, rank, wish_of
 from mesh.core.run import LIVE, Run
-from mesh.core.slots import Entry, Pool, Worker
+from mesh.core.slots import Pool, Worker
 from mesh.core.state import State
 from mesh.core.step import READY, Step
+
+KEYS_AT_ONCE = 32
+"""Key functions that one worker is given at once."""
 
 
 class Assigning:
@@ -25,6 +30,8 @@ class Assigning:
 
     def place(self, step: Step) -> None:
         """A step waits for a place: fill the pools that serve it, the freest first."""
+        if step.ticket is not None:
+            self.dispute(step.ticket)
         if step.run.tied:
             self._follow_parent(step)
         pools = self.state.routes.queue(step.action).pools
@@ -34,8 +41,12 @@ class Assigning:
         for pool in sorted(pools, key=least_free):
             self.pump(pool)
 
+    def dispute(self, ticket: Ticket) -> None:
+        """A ticket wants its places: who has to go for it is cancelled, itself perhaps."""
+        raise NotImplementedError
+
     def pump(self, pool: Pool) -> None:
-        """Release waiting steps while the pool has free slots: by priority, then by age."""
+        """Release waiting steps while the pool has free slots: by priority, then by fair turn, then by age."""
         if self.replacing:
             return
         if self.state.unparked:
@@ -44,56 +55,63 @@ class Assigning:
                 self.pump(other)
         if pool.waiting:
             self._pump_draining(pool)
-        free = pool.capacity - pool.busy - len(pool.out)
-        if free <= 0:
-            return
         queues = self.state.routes.by_pool.get(pool.id)
-        if not queues:
-            return
-        queue = queues[0]
-        if len(queues) > 1 or queue.sticky or pool.waiting:
-            self._pump_mixed(pool, queues)
-            return
-        ready = queue.ready
-        while free > 0 and (entry := head(ready)) is not None:
-            self._release(entry[3], pool, None)
-            free -= 1
+        if queues:
+            self._pump_keys(pool, queues)
+            self._pump_slots(pool, queues)
+
+    def _pump_slots(self, pool: Pool, queues: list[Queue]) -> None:
+        while pool.free > 0:
+            step, worker = self._next(pool, queues)
+            if step is None:
+                return
+            if step.run.flow.keyed and self._is_held_back(step):
+                continue
+            if worker is not None and step.run.flow.sticky and (step.run.worker != worker.id or step.run.loose):
+                self.bind(step.run, worker.id, self._why_it_moves(step))
+            self._release(step, pool, worker)
 
     def _pump_draining(self, pool: Pool) -> None:
         """What draining workers still begin: nobody else could have their slots."""
         for worker in [worker for worker in pool.waiting.values() if worker.draining and worker.id != self.leaving]:
-            while worker.room > 0 and (entry := head(worker.queue)) is not None:
-                self._release(entry[3], pool, worker)
+            while worker.room > 0 and (step := worker.line.first()) is not None:
+                self._release(step, pool, worker)
 
-    def _pump_mixed(self, pool: Pool, queues: list[Queue]) -> None:
-        while pool.free > 0:
-            best, worker = self._next(pool, queues)
-            if best is None:
-                return
-            step = best[3]
-            if worker is not None and (step.run.worker != worker.id or step.run.loose):
-                self.bind(step.run, worker.id, self._why_it_moves(step))
-            self._release(step, pool, worker)
-
-    def _next(self, pool: Pool, queues: list[Queue]) -> tuple[Entry | None, Worker | None]:
-        """The first step in order that can go out now, and the worker it must go to."""
-        best: Entry | None = None
-        to: Worker | None = None
+    def _pump_keys(self, pool: Pool, queues: list[Queue]) -> None:
+        """Have key functions run, wherever: they take no slot, but of each worker only so many at once."""
         for queue in queues:
-            entry = head(queue.ready)
-            if entry is not None and (best is None or entry < best):
-                best, to = entry, None
-            entry = head(queue.sticky)
-            if entry is not None and (best is None or entry < best):
-                worker = best_worker(pool)
+            while (step := queue.keys.first()) is not None:
+                worker = min((worker for worker in pool.workers.values() if worker.takes_work), key=_fewest_keys, default=None)
+                if worker is None or worker.keys_out >= KEYS_AT_ONCE:
+                    return
+                self._release(step, pool, worker)
+
+    def _is_held_back(self, step: Step) -> bool:
+        """Whether it has to wait for its limits after all, now that there is a slot for it."""
+        held_back, rate, wait = self.state.limits.holds_back(step, self.state.now)
+        if wait:
+            self.state.timers.rate(rate, self.state.now + wait)
+        return held_back
+
+    def _next(self, pool: Pool, queues: list[Queue]) -> tuple[Step | None, Worker | None]:
+        """The first step in order that can go out now, and the worker it must go to."""
+        best: dict[int, tuple[Head, Worker | None]] = {}
+        for queue in queues:
+            for head in queue.ready.heads():
+                if _is_better(head, best):
+                    best[head[0]] = head, None
+            for wish, line in queue.choosy.items():
+                heads = [head for head in line.heads() if _is_better(head, best)]
+                worker = best_worker(pool, wish) if heads else None
                 if worker is not None:
-                    best, to = entry, worker
+                    best.update((head[0], (head, worker)) for head in heads)
         for worker in pool.waiting.values():
             if worker.takes_work and worker.room > 0:
-                entry = head(worker.queue)
-                if entry is not None and (best is None or entry < best):
-                    best, to = entry, worker
-        return best, to
+                best.update((head[0], (head, worker)) for head in worker.line.heads() if _is_better(head, best))
+        if not best:
+            return None, None
+        head, to = min(best.values(), key=_urgency) if len(best) > 1 else next(iter(best.values()))
+        return head[4], to
 
     def _release(self, step: Step, pool: Pool, worker: Worker | None) -> None:
         fact = facts.StepReleased(step.run.id, step.index, step.attempt + 1, self.token(), pool.id, worker.id if worker is not None else "")
@@ -111,9 +129,15 @@ class Assigning:
         while moved and home is not None:  # no recursion: children may have children without end
             for id in moved.pop().spawned or ():
                 child = self.state.runs.get(id)
-                if child is not None and child.worker == old and _follows(child) and home.pool.actions.issuperset(child.flow.actions):
+                if child is not None and child.worker == old and _follows(child) and self._suits_all(home, child):
                     self._record_bound(child, worker, facts.MOVED_PARENT)
                     moved.append(child)
+
+    def _suits_all(self, worker: Worker, run: Run) -> bool:
+        """Whether the worker could run every step of a sticky run."""
+        return worker.pool.actions.issuperset(run.flow.actions) and all(
+            wish_of(step).allows(worker.slots, worker.labels) for step in run.steps if not step.is_key
+        )
 
     def _record_bound(self, run: Run, worker: str, reason: str) -> None:
         fact = facts.RunBound(run.id, worker, run.worker, reason)
@@ -127,7 +151,8 @@ class Assigning:
         if parent is None or parent.worker in ("", run.worker) or not _follows(run):
             return
         own, home = self.state.workers.get(run.worker), self.state.workers.get(parent.worker)
-        if (own is None or not own.can_run(step.action)) and home is not None and home.can_run(step.action):
+        wish = wish_of(step)
+        if (own is None or not own.can_run(step.action, wish)) and home is not None and home.can_run(step.action, wish):
             self.bind(run, home.id, facts.MOVED_PARENT)
 
     def _why_it_moves(self, step: Step) -> str:
@@ -136,7 +161,7 @@ class Assigning:
             return facts.MOVED_GONE
         if worker.draining:
             return facts.MOVED_DRAINING
-        return facts.MOVED_FULL if worker.can_run(step.action) else facts.MOVED_UNREGISTERED
+        return facts.MOVED_FULL if worker.can_run(step.action, wish_of(step)) else facts.MOVED_UNREGISTERED
 
     def loosen(self, run: Run) -> None:
         """A SOFT run whose step has waited too long for its worker's room may go anywhere, once nothing of it is left there."""
@@ -153,7 +178,7 @@ class Assigning:
         """The step's worker has left it lying for too long: to another one that has room, or else back to the same."""
         run = step.run
         pools = [] if run.placed else [pool for pool in self.state.routes.queue(step.action).pools if pool.free > 0]
-        others = [best_worker(pool, run.worker) for pool in pools]
+        others = [best_worker(pool, wish_of(step), run.worker) for pool in pools]
         found = [worker for worker in others if worker is not None]
         if found:
             self.bind(run, min(found, key=rank).id, facts.MOVED_LATE)
@@ -168,3 +193,17 @@ def _follows(child: Run) -> bool:
 def least_free(pool: Pool) -> int:
     """Sorts the freest pool first."""
     return -pool.free
+
+
+def _fewest_keys(worker: Worker) -> tuple[int, str]:
+    return worker.keys_out, worker.id
+
+
+def _is_better(head: Head, best: dict[int, tuple[Head, Worker | None]]) -> bool:
+    """Whether it comes before the best one of its priority."""
+    found = best.get(head[0])
+    return found is None or head < found[0]
+
+
+def _urgency(found: tuple[Head, Worker | None]) -> tuple[int, int]:
+    return urgency(found[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mesh.core import records as facts
 from mesh.core.memory import Memory
-from mesh.core.placement import head
 from mesh.core.records import KIND_LOST, NEVER
 from mesh.core.slots import Pool, Worker, charge, discharge, hold, lend, resume
 from mesh.core.step import BROKEN, DELAYED, DONE, HELD, OUT, PENDING, SKIPPED, Attempt, Step
@@ -37,19 +36,31 @@ class AttemptsKnown(Memory):
         step.last_token = record.token
         self.waiting -= 1
         charge(attempt)
-        if worker is None:
-            head(self.routes.queue(step.action).ready)
-        else:
+        if step.is_key:  # nobody accepts what takes no slot: its time runs from here
+            timeout = run.flow.steps[step.index].timeout_ms
+            attempt.until = self.now + timeout + EXECUTION_GRACE_MS
+            self.timers.execution(attempt, timeout)
+        if run.flow.keyed:
+            self.limits.released(attempt, self.now)
+        self._was_served(step, worker)
+        if worker is not None and attempt.slots:
             if run.loose:  # another step of it can't run here: it waits until this one has ended
                 run.loose = False
                 self.requeue_all(run)
             self._clean_bound(worker, step)
 
+    def _was_served(self, step: Step, worker: Worker | None) -> None:
+        """The lines that it waited in go on: a line that others take turns in by its turn, the others by dropping it."""
+        queue = self.routes.queue(step.action)
+        queue.line(step).served(step)
+        if worker is not None and step.run.worker == worker.id:
+            worker.line.served(step)
+        queue.tidy(step)
+
     def _clean_bound(self, worker: Worker, step: Step) -> None:
         step.worker = worker.id
         if step.sticky_at and step.sticky_at + step.run.flow.definition.sticky_timeout_ms <= self.now:
             self.await_worker(step)  # the run could not move; from now on it waits for the slot it was given
-        head(self.routes.queue(step.action).sticky)
         self.tidy_queues(worker.id)
         self.changed_workers[worker.id] = worker
 
@@ -83,7 +94,7 @@ class AttemptsKnown(Memory):
         step.finished_at = self.now
         step.current = None
         run = step.run
-        run.begun = True
+        run.begun = run.begun or not step.is_key
         run.left -= 1
         if run.left:
             for index in run.flow.children[step.index]:
@@ -97,6 +108,8 @@ class AttemptsKnown(Memory):
         """The attempt leaves the ledger; unless it found no room (`freed` False), steps that found none may try again."""
         attempt = self.attempts.pop(token)
         discharge(attempt)
+        if attempt.step.run.flow.keyed:
+            self.limits.over(attempt)
         worker = attempt.worker
         if worker is not None:
             self.changed_workers[worker.id] = worker
@@ -127,7 +140,7 @@ class AttemptsKnown(Memory):
             step = attempt.step
             step.current = None
             self.rehome_children(attempt)
-        step.run.begun = True
+        step.run.begun = step.run.begun or not step.is_key
         step.error = record.error
         step.error_kind = record.kind
         if record.kind == KIND_LOST:

@@ -27,19 +27,30 @@ def check(state: State) -> None:
     for worker in state.workers.values():
         bound = sum(run.worker == worker.id for run in state.runs.values())
         _require(worker.bound == bound, f"worker {worker.id} counts {worker.bound} runs that belong to it, {bound} do")
+    _check_groups(state)
     _require(waiting == state.waiting, f"{waiting} steps are ready, {state.waiting} are counted")
 
 
 def _check_pool(pool: Pool) -> None:
     active = [worker for worker in pool.workers.values() if worker.takes_work]
     capacity = sum(worker.slots for worker in active)
-    busy = sum(worker.used + len(worker.reserved) for worker in active)
+    busy = sum(worker.used + worker.promised for worker in active)
     _require(capacity == pool.capacity, f"pool {pool.id} counts {pool.capacity} slots, its workers have {capacity}")
     _require(busy == pool.busy, f"pool {pool.id} counts {pool.busy} busy slots, its workers have {busy}")
     for worker in pool.workers.values():
-        _require(worker.lent == sum(a.lent for a in worker.held.values()), f"worker {worker.id} counts {worker.lent} lent slots")
+        used = sum(a.slots for a in worker.held.values() if not a.lent)
+        promised = sum(a.slots for a in worker.reserved.values())
+        _require((used, promised) == (worker.used, worker.promised), f"worker {worker.id} counts {worker.used} slots used, {used} are")
         _require(all(a.held for a in worker.held.values()), f"worker {worker.id} holds an attempt that isn't held")
         _require(not any(a.held for a in worker.reserved.values()), f"worker {worker.id} reserves an attempt that is held")
+
+
+def _check_groups(state: State) -> None:
+    for group in state.limits.groups:
+        waiting = [ticket for ticket in group.pending if ticket.over]
+        _require(not waiting, f"group {group.id} has {len(waiting)} tickets waiting that are over")
+        live = sum(not ticket.over for ticket in (*group.placed, *group.pending))
+        _require(live == group.live, f"group {group.id} counts {group.live} live tickets, {live} are")
 
 
 def _check_attempts(state: State) -> None:
@@ -57,7 +68,9 @@ def _check_run(run: Run) -> int:
     left = sum(step.state not in ENDED for step in run.steps)
     _require(left == run.left and left > 0, f"run {run.id} counts {run.left} steps left, {left} are")
     if run.flow.sticky:
-        places = {step.current.worker.id if step.current.worker else "" for step in run.steps if step.current is not None}
+        places = {
+            step.current.worker.id if step.current.worker else "" for step in run.steps if step.current is not None and not step.is_key
+        }
         _require(not places or places == {run.worker}, f"sticky run {run.id} belongs to {run.worker!r} and is on {sorted(places)}")
     for step in run.steps:
         has_attempt = step.current is not None

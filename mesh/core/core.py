@@ -24,13 +24,14 @@ from mesh.core.inputs import (
     Unreadable,
     WorkerVanished,
 )
+from mesh.core.keys import Evaluate
 from mesh.core.records import KIND_LOST, NEVER
 from mesh.core.retry import LOSSES_MAX, next_attempt_at
 from mesh.core.run import LIVE, Run
 from mesh.core.starting import REASON_CHARACTERS_MAX, client_name
 from mesh.core.state import State
 from mesh.core.step import HELD, OUT, READY, Attempt, Step
-from mesh.core.timers import DelayTimer, ExecutionTimer, ReadyTimer, RetryTimer
+from mesh.core.timers import DelayTimer, ExecutionTimer, RateTimer, ReadyTimer, RetryTimer
 from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.records import FAILED_ERROR, FAILED_TIMEOUT, StepError
@@ -42,17 +43,20 @@ class Core(Claiming):
     Args:
         state: what the journal has told so far.
         token: gives a new random attempt token each time; tokens are journaled, so replaying needs none.
+        evaluate: the value of a CEL expression; what follows from it is journaled too.
     """
 
-    def __init__(self, state: State, token: Callable[[], str]) -> None:
+    def __init__(self, state: State, token: Callable[[], str], evaluate: Evaluate | None = None) -> None:
         self.state = state
         self.token = token
+        self.evaluate = evaluate
         self.out: list[facts.Fact] = []
         self._settled = False
         """Whether what an older leader left half done has been finished; see `settle`."""
         self._arms: dict[type, Callable[[Any, Sender], None]] = {
             wire.Start: self.start,
             wire.Cancel: self.cancel,
+            wire.Steer: self.steer,
             wire.Finished: self._finished,
             wire.Accepted: self._accepted,
             wire.Failed: self._failed,
@@ -94,6 +98,7 @@ class Core(Claiming):
                 self.finish(run, run.outcome(), "")
             else:
                 self.loosen(run)
+        self.settle_limits()
         for id, (reason, _) in list(self.state.awaited.items()):
             if (cancelled := self.state.runs.get(id)) is not None:
                 self.finish(cancelled, wire.CANCELLED, reason)
@@ -103,6 +108,8 @@ class Core(Claiming):
     def decide(self, input: Any, sender: Sender) -> None:
         """Decide one input: its records are made, applied, and wait in `out`."""
         self._arms[type(input)](input, sender)
+        if self.state.limits.groups.freed:
+            self.serve_freed()
 
     def take(self) -> list[facts.Fact]:
         """The records made since the last call."""
@@ -152,7 +159,9 @@ class Core(Claiming):
     def _go_on(self, step: Step, attempt: Attempt) -> None:
         """A step of the run has ended: end the run, or place what became ready; and fill the free slot."""
         run = step.run
-        if not run.left:
+        if step.is_key:
+            self.key_function_ended(step)
+        elif not run.left:
             self.finish(run, run.outcome(), "")
         elif run.flow.size > 1:
             for index in run.flow.children[step.index]:
@@ -215,7 +224,13 @@ class Core(Claiming):
         message = f"{why}; given up after {step.losses + 1} such losses" if given_up else why
         again_at = NEVER if given_up else self.state.now
         self._fail(attempt, worker or "?", StepError("WorkerLost", message), KIND_LOST, again_at)
-        if not step.run.left and step.run.status is LIVE:
+        self._end_if_over(step)
+
+    def _end_if_over(self, step: Step) -> None:
+        """A step may have failed for good: then its run may be over."""
+        if step.is_key:
+            self.key_function_ended(step)
+        elif not step.run.left and step.run.status is LIVE:
             self.finish(step.run, step.run.outcome(), "")
 
     def _returned(self, report: wire.Returned, sender: Sender) -> None:
@@ -290,8 +305,9 @@ class Core(Claiming):
                 self._waited_too_long(timer)
             elif isinstance(timer, DelayTimer):
                 self.record(facts.RunBegan(timer.run.id))
-                for index in timer.run.flow.roots:
-                    self.place(timer.run.steps[index])
+                self.begin_run(timer.run)
+            elif isinstance(timer, RateTimer):
+                self.rate_came(timer.key)
         if state.lanes_until and state.lanes_until <= state.now:
             self.settle_lanes()
 
@@ -305,8 +321,7 @@ class Core(Claiming):
         seconds = step.run.flow.steps[step.index].timeout_ms / 1000
         error = StepError("TimeoutError", f"step {step.action} did not end within its {seconds:g} s, and its worker did not say so")
         self._fail(attempt, "", error, FAILED_TIMEOUT, next_attempt_at(step, FAILED_TIMEOUT, 0, self.state.now))
-        if not step.run.left and step.run.status is LIVE:
-            self.finish(step.run, step.run.outcome(), "")
+        self._end_if_over(step)
         self.loosen(step.run)
         if attempt.pool is not None:
             self.pump(attempt.pool)

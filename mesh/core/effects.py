@@ -19,6 +19,7 @@ from mesh_sdk.protocol.records import (
     FORGET_ENDED,
     FORGET_MOVED,
     NULL,
+    PAUSE,
     REFUSED,
     SUCCEEDED,
     Assign,
@@ -30,6 +31,7 @@ from mesh_sdk.protocol.records import (
     Registered,
     RunError,
     Started,
+    Steered,
     Withdraw,
 )
 
@@ -82,6 +84,7 @@ class Teller:
             facts.WorkerRegistered: self._registered,
             facts.WorkerRefused: self._worker_refused,
             facts.WorkerGone: self._gone,
+            facts.WorkerSteered: self._steered,
             facts.InputRejected: self._rejected,
             facts.LanesReset: self._lanes_lost,
         }
@@ -219,6 +222,12 @@ class Teller:
         if record.client:
             self._notice(record.client, Registered(record.worker, record.incarnation, record.reason), effects)
 
+    def _steered(self, record: facts.WorkerSteered, effects: Effects) -> None:
+        worker = self.state.workers.get(record.worker)
+        if worker is not None:
+            effects.registered = True
+            _steer(worker, record.what, effects)
+
     def _gone(self, record: facts.WorkerGone, effects: Effects) -> None:
         effects.registered = True
 
@@ -246,7 +255,14 @@ def withdrawals(state: State) -> Effects:
             _withdraw(attempt, "the run is over", effects)
         elif attempt.recalled and not attempt.held:
             _recall(attempt, effects)
+    for worker in state.workers.values():
+        if worker.paused:
+            _steer(worker, PAUSE, effects)
     return effects
+
+
+def _steer(worker: Worker, what: str, effects: Effects) -> None:
+    effects.private.setdefault((worker.id, worker.incarnation), []).append(Steered(what))
 
 
 def _withdraw(attempt: Attempt, reason: str, effects: Effects, *, unless_started: bool = False) -> None:
@@ -277,7 +293,9 @@ def assign(attempt: Attempt) -> Assign:
 
 def _origin(run: Run, step: Step) -> Origin | None:
     """The rarer facts about a run, None when there are none."""
-    begun = bool(run.flow.sticky) and not run.flow.parents[step.index] and any(other.state is DONE for other in run.steps)
+    begun = (
+        bool(run.flow.sticky) and not run.flow.parents[step.index] and any(other.state is DONE and not other.is_key for other in run.steps)
+    )
     if run.metadata is None and run.parent is None and not run.event and not run.moves and step.children is None and not begun:
         return None
     children = [(position, digest, child) for position, (digest, child) in step.children.items()] if step.children else None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
+from mesh.core.flow_definition import objection
+from mesh.core.labels import Wish, wishes
+from mesh_sdk.protocol.definitions import KEY, ConcurrencyDefinition, StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.subjects import PRIORITIES
 
 NUMBER_MAX = 10 * 366 * 86_400_000
 """Ten years in milliseconds: what SDKs take at most, too."""
+
+
+Limits = list[tuple[str, ConcurrencyDefinition]]
+"""(the limit's name, as wide as its scope is; the limit)."""
 
 
 class BadDefinition(Exception):
@@ -36,6 +42,8 @@ def validate(definition: WorkflowDefinition) -> None:
         raise BadDefinition(f"workflow {definition.name!r} has sticky timeout {definition.sticky_timeout_ms} ms: use 0 to {NUMBER_MAX:,}")
     if definition.priority not in PRIORITIES:
         raise BadDefinition(f"workflow {definition.name!r} has priority {definition.priority}: use 1 (lowest) to 9")
+    if wrong := objection(definition):
+        raise BadDefinition(wrong)
 
 
 def _validate_numbers(what: str, step: StepDefinition) -> None:
@@ -68,8 +76,17 @@ class Flow:
         for index, step in enumerate(steps):
             for parent in step.parents:
                 self.children[parent].append(index)
-        self.roots = [index for index, step in enumerate(steps) if not step.parents]
-        self.finals = [index for index in range(len(steps)) if not self.children[index]]
+        self.keys = [index for index, step in enumerate(steps) if step.kind == KEY]
+        """Key functions: they run before the run is admitted."""
+        self.roots = [index for index, step in enumerate(steps) if not step.parents and step.kind != KEY]
+        self.finals = [index for index in range(len(steps)) if not self.children[index] and steps[index].kind != KEY]
+        self.limits: Limits = [(limit.scope or f"{self.name}/{place}", limit) for place, limit in enumerate(definition.concurrency)]
+        self.step_limits: list[Limits] = [
+            [(limit.scope or f"{self.name}:{step.name}/{place}", limit) for place, limit in enumerate(step.concurrency)] for step in steps
+        ]
+        self.wishes = wishes(definition)
+        self.keyed = bool(self.limits) or any(step.concurrency or step.rate_limits for step in steps)
+        """A run of it has keys, which must be known before anything of it is placed."""
 
     @classmethod
     def nothing(cls, name: str) -> Flow:
@@ -79,6 +96,8 @@ class Flow:
         flow.name, flow.digest, flow.sticky, flow.size = name, "", "", 0
         flow.steps, flow.step_names, flow.actions = [], [], []
         flow.parents, flow.needs, flow.children, flow.roots, flow.finals = [], [], [], [], []
+        flow.keys, flow.limits, flow.step_limits, flow.keyed = [], [], [], False
+        flow.wishes = list[Wish]()
         return flow
 
     def descendants(self, step: int) -> list[int]:

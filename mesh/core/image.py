@@ -16,11 +16,12 @@ from msgspec import Raw, Struct
 
 from mesh.core.graph import Flow
 from mesh.core.memory import schedule_timeout_ms
+from mesh.core.records import RunKeys
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker, join
 from mesh.core.state import State
 from mesh.core.step import DELAYED, HELD, MOVES, OUT, PENDING, READY, Attempt, Step
-from mesh_sdk.protocol.definitions import WorkflowDefinition
+from mesh_sdk.protocol.definitions import LabelDefinition, WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id
 from mesh_sdk.protocol.records import NULL, StepError
 
@@ -78,11 +79,15 @@ class RunImage(Struct, array_like=True, gc=False):
     tied: bool = False
     begun: bool = False
     moves: int = 0
+    labels: list[LabelDefinition] | None = None
+    keyed: RunKeys | None = None
+    admitted: bool = False
+    """It has, or had to its end, its places in concurrency groups."""
 
 
 _STEP_FIELDS = tuple(name for name in StepImage.__struct_fields__ if name not in ("state", "needs", "output"))
 _RUN_FIELDS: tuple[str, ...] = ("reason", "client", "also", "key", "event", "worker", "loose", "tied", "begun", "moves")
-_RUN_FIELDS += ("start_at", "finished_at", "refused", "parent", "metadata", "spawned")
+_RUN_FIELDS += ("start_at", "finished_at", "refused", "parent", "metadata", "spawned", "labels", "keyed")
 _step_values = attrgetter(*_STEP_FIELDS)
 _run_values = attrgetter(*_RUN_FIELDS)
 
@@ -98,6 +103,7 @@ class WorkerImage(Struct, array_like=True, gc=False):
     host: str
     pid: int
     draining: bool
+    paused: bool = False
 
 
 class AttemptImage(Struct, array_like=True, gc=False):
@@ -140,6 +146,8 @@ class StateImage(Struct, array_like=True, gc=False):
     full: list[tuple[str, str, int]]
     orphans: list[RunImage] = []
     """Runs that have ended and are forgotten, while an attempt of theirs still has its slot; without their steps."""
+    rates: list[tuple[str, int]] = []
+    """(key, when its bucket is empty again) of every rate whose bucket is not."""
 
 
 def image(state: State) -> StateImage:
@@ -162,6 +170,7 @@ def image(state: State) -> StateImage:
         [_attempt_image(attempt) for attempt in state.attempts.values()],
         [(pool.id, step.run.id, step.index) for pool in state.pools.values() for step in pool.full if step.run.status is LIVE],
         [msgspec.structs.replace(_run_image(run), steps=[]) for run in _orphans(state)],
+        state.limits.rates.image(state.now),
     )  # fmt: skip
 
 
@@ -195,7 +204,7 @@ def load(data: bytes, finished_max: int) -> State:
 def _worker_image(worker: Worker) -> WorkerImage:
     return WorkerImage(
         worker.id, worker.incarnation, worker.name, worker.slots, worker.labels, worker.workflows, worker.client, worker.host,
-        worker.pid, worker.draining,
+        worker.pid, worker.draining, worker.paused,
     )  # fmt: skip
 
 
@@ -204,7 +213,7 @@ def _run_image(run: Run) -> RunImage:
         run.id, run.flow.name, run.flow.digest, run.input, run.priority, run.number, run.started_at, run.left, run.status, run.reason,
         run.client, run.also, run.key, run.event, run.worker, run.moves > 0, run.start_at, run.finished_at,
         run.refused, run.parent, run.metadata, run.spawned, [_step_image(step) for step in run.steps], run.loose, run.tied, run.begun,
-        run.moves,
+        run.moves, run.labels, run.keyed, run.ticket is not None and run.ticket.placed,
     )  # fmt: skip
 
 
@@ -230,6 +239,7 @@ class _Loader:
 
     def __init__(self, value: StateImage, finished_max: int) -> None:
         self.value = value
+        self._admitted: set[str] = set()
         self.state = state = State(finished_max)
         state.now, state.term, state.holder = value.now, value.term, value.holder
         state.number, state.mark, state.event = value.number, value.mark, value.event
@@ -239,6 +249,7 @@ class _Loader:
         self._load_workers()
         self._load_runs()
         self._load_attempts()
+        self._load_limits()
         self._load_queues()
 
     def _load_definitions(self) -> None:
@@ -257,7 +268,7 @@ class _Loader:
             actions_of = frozenset(action for key in w.workflows for action in state.versions[key].actions)
             pool = state.pools[pool_id(actions_of)]
             worker = Worker(w.id, w.incarnation, w.name, w.slots, w.labels, w.workflows, w.client, w.host, w.pid, pool)
-            worker.draining = w.draining
+            worker.draining, worker.paused = w.draining, w.paused
             state.workers[worker.id] = worker
             pool.workers[worker.id] = worker
         state.routes.rebuild(state.pools.values())
@@ -292,6 +303,8 @@ class _Loader:
         if value.status != LIVE:
             run.status = value.status
         _restore(run, _RUN_FIELDS, _run_values(value))
+        if value.admitted:
+            self._admitted.add(run.id)
         if value.moved and not run.moves:
             run.moves = 1  # an older image only says whether
         for step, image in zip(run.steps, value.steps, strict=bool(value.steps)):
@@ -319,8 +332,23 @@ class _Loader:
                 step.current = attempt
             _load_place(attempt)
         for worker in state.workers.values():
-            if not worker.draining:
+            if worker.takes_work:
                 join(worker)
+
+    def _load_limits(self) -> None:
+        """Places are taken before anybody waits for one."""
+        state = self.state
+        state.limits.rates.empty_at = dict(self.value.rates)
+        for attempt in state.attempts.values():
+            attempt.step.run.out += attempt.step.run.flow.keyed
+        over = {attempt.step.run.id: attempt.step.run for attempt in state.attempts.values() if attempt.step.run.status is not LIVE}
+        runs = [run for run in (*over.values(), *state.runs.values()) if run.keyed is not None]
+        for run in sorted(runs, key=lambda run: (run.id not in self._admitted, run.number)):
+            if run.status is LIVE or run.id in self._admitted:
+                state.limits.load(run, run.id in self._admitted)
+        for attempt in state.attempts.values():
+            if attempt.step.run.keyed is not None:
+                state.limits.load_attempt(attempt)
 
     def _load_queues(self) -> None:
         state = self.state
@@ -341,7 +369,7 @@ class _Loader:
         for step in run.steps:
             if step.state is DELAYED:
                 timers.retry(step)
-            elif step.state is HELD and step.current is not None and step.current.until:
+            elif step.state in (HELD, OUT) and step.current is not None and step.current.until:
                 timers.extended(step.current)
 
     def _load_ready_timers(self, waiting: list[Step]) -> None:
@@ -369,6 +397,9 @@ def _load_place(attempt: Attempt) -> None:
             attempt.pool.out[attempt.token] = attempt
     elif attempt.held:
         worker.held[attempt.token] = attempt
-        worker.lent += attempt.lent
+        worker.used += 0 if attempt.lent else attempt.slots
+        worker.keys_out += not attempt.slots
     else:
         worker.reserved[attempt.token] = attempt
+        worker.promised += attempt.slots
+        worker.keys_out += not attempt.slots

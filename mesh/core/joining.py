@@ -14,7 +14,7 @@ from mesh_sdk.errors import InvalidName
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import content_digest, pool_id
-from mesh_sdk.protocol.records import Draining, Left, Register
+from mesh_sdk.protocol.records import PAUSE, RESUME, STEERINGS, Draining, Left, Register, Steer
 from mesh_sdk.protocol.subjects import check_token
 
 SLOTS_MAX = 100_000
@@ -85,6 +85,17 @@ class Joining(Starting):
             self.record(facts.WorkerDraining(worker.id))
             for pool in list(self.state.pools.values()):
                 self.pump(pool)
+
+    def steer(self, input: Steer, sender: Sender) -> None:
+        """An operator has a worker pause, go on or drain."""
+        worker = self.state.workers.get(input.worker)
+        if worker is None or input.what not in STEERINGS:
+            return
+        if (input.what == PAUSE and worker.paused) or (input.what == RESUME and not worker.paused):
+            return
+        self.record(facts.WorkerSteered(worker.id, input.what))
+        for pool in list(self.state.pools.values()):
+            self.pump(pool)
 
     def left(self, input: Left, sender: Sender) -> None:
         """The worker has gone of its own accord."""

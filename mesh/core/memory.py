@@ -9,9 +9,11 @@ from msgspec import Raw
 
 from mesh.core.finished import FinishedRuns
 from mesh.core.graph import Flow
-from mesh.core.placement import Routes, head, push
+from mesh.core.limits import Limits
+from mesh.core.line import Line
+from mesh.core.placement import Routes, wish_of
 from mesh.core.run import Run
-from mesh.core.slots import Entry, Pool, Worker
+from mesh.core.slots import Pool, Worker
 from mesh.core.step import READY, Attempt, Step
 from mesh.core.timers import Timers
 from mesh.core.triggers import EventMatcher
@@ -45,7 +47,9 @@ class Memory:
         self.workers: dict[str, Worker] = {}
         self.pools: dict[str, Pool] = {}
         self.routes = Routes()
-        self.away: dict[str, list[Entry]] = {}
+        self.away: dict[str, Line] = {}
+        """Steps of sticky runs whose worker is not there for them, by its id."""
+        self.limits = Limits()
         self.timers = Timers()
         self.waiting = 0
         """Steps that are ready and have no place."""
@@ -71,9 +75,8 @@ class Memory:
         wait = schedule_timeout_ms(step)
         if flow.sticky:
             self.await_worker(step)
+        if not flow.keyed or not self.limits.ready(step):
             self._enqueue(step)
-        else:
-            push(self.routes.queue(flow.actions[step.index]).ready, step)
         if wait:
             self.timers.ready(step, wait, late=still)
 
@@ -89,7 +92,8 @@ class Memory:
         """Put a step that waits into the queue where it belongs by now."""
         self.mark += 1
         step.mark = self.mark  # older entries of it are void; its timers are not
-        self._enqueue(step)
+        if not step.parked:
+            self._enqueue(step)
 
     def await_worker_anew(self, run: Run) -> None:
         """The steps of a run that wait begin to wait for its worker now."""
@@ -106,28 +110,32 @@ class Memory:
     def restore(self, step: Step) -> None:
         """Put a step of an image into its queue, with the mark that it had."""
         self.waiting += 1
+        if not self.limits.ready(step):
+            self._enqueue(step)
+
+    def unpark(self, step: Step) -> None:
+        """The step has waited for its limits, and waits for a slot now."""
+        step.parked = False
         self._enqueue(step)
 
-    def _enqueue_if_waiting(self, entry: Entry) -> None:
-        step = entry[3]
-        if step.state is READY and step.mark == entry[2]:
+    def _enqueue_all(self, line: Line | None) -> None:
+        """Put what waits in a line where it belongs by now."""
+        for step in sorted(line.waiting(), key=_mark_of) if line is not None else ():
             self._enqueue(step)
 
     def _enqueue(self, step: Step) -> None:
         run = step.run
-        if not run.flow.sticky:
-            push(self.routes.queue(step.action).ready, step)
-        elif not run.worker or run.loose:
-            push(self.routes.queue(step.action).sticky, step)
+        if not run.worker or run.loose or step.is_key:
+            self.routes.queue(step.action).push(step)
         else:
             self._enqueue_bound(step, self.workers.get(run.worker))
 
     def _enqueue_bound(self, step: Step, worker: Worker | None) -> None:
-        if worker is not None and (worker.can_run(step.action) or self._is_needed_there(step, worker)):
-            push(worker.queue, step)
+        if worker is not None and (worker.can_run(step.action, wish_of(step)) or self._is_needed_there(step, worker)):
+            worker.line.push(step)
             worker.pool.waiting[worker.id] = worker
         elif step.run.flow.sticky == "HARD" or step.run.placed:
-            push(self.away.setdefault(step.run.worker, []), step)
+            self.away.setdefault(step.run.worker, Line()).push(step)
         else:
             step.run.loose = True
             self.unparked = True
@@ -148,10 +156,11 @@ class Memory:
 
     def rehome(self, worker: Worker) -> None:
         """Steps bound to a worker that takes no more work wait where they belong now."""
-        entries, worker.queue = sorted([*worker.queue, *self.away.pop(worker.id, ())]), []
+        lines = worker.line, self.away.pop(worker.id, None)
+        worker.line = Line()
         worker.pool.waiting.pop(worker.id, None)
-        for entry in entries:
-            self._enqueue_if_waiting(entry)
+        for line in lines:
+            self._enqueue_all(line)
 
     def rehome_children(self, attempt: Attempt) -> None:
         """The attempt runs on a worker from now on, or not any more. If that one drains, what it is to begin for it changes."""
@@ -163,17 +172,17 @@ class Memory:
         if run.worker not in self.away or run.flow.sticky != "SOFT" or run.placed:
             return
         worker = self.workers.get(run.worker)
-        if any(step.state is READY and not (worker is not None and worker.can_run(step.action)) for step in run.steps):
+        if any(step.state is READY and not (worker is not None and worker.can_run(step.action, wish_of(step))) for step in run.steps):
             self.requeue_all(run)
         self.tidy_queues(run.worker)
 
     def tidy_queues(self, worker_id: str) -> None:
         """Where nothing waits for a worker any more, nothing is kept of what did."""
         waiting = self.away.get(worker_id)
-        if waiting is not None and head(waiting) is None:
+        if waiting is not None and not waiting:
             del self.away[worker_id]
         worker = self.workers.get(worker_id)
-        if worker is not None and head(worker.queue) is None:
+        if worker is not None and not worker.line:
             worker.pool.waiting.pop(worker_id, None)
 
     def count_bound(self, run: Run, change: int) -> None:

@@ -1,16 +1,17 @@
 """Where a waiting step may go: queues of waiting steps by the pools that serve them, and the ranking of workers.
 
 Steps whose actions are served by the same pools wait in one queue, so that the best of them is found without looking
-at every action. A step of a sticky run that is not bound yet waits apart: it needs a worker, not just a free slot.
+at every action. A step that wants a worker, and not just a free slot, waits apart, in one line with those that want the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
 
-from mesh.core.slots import Entry, Pool, Worker
-from mesh.core.step import READY, Step
+from mesh.core.labels import ANYWHERE, Wish, overridden, weight
+from mesh.core.line import Line
+from mesh.core.slots import Pool, Worker
+from mesh.core.step import Step
 
 
 class Queue:
@@ -18,24 +19,48 @@ class Queue:
 
     def __init__(self, pools: tuple[Pool, ...]) -> None:
         self.pools = pools
-        self.ready: list[Entry] = []
-        self.sticky: list[Entry] = []
+        self.ready = Line()
+        """Those that any free slot will do for."""
+        self.choosy: dict[Wish, Line] = {}
+        """Those that want a worker, by what they want."""
+        self.keys = Line()
+        """Key functions: they take no slot."""
+
+    def push(self, step: Step) -> None:
+        """A step waits here from now on."""
+        self.line(step).push(step)
+
+    def line(self, step: Step) -> Line:
+        """The line that the step waits in."""
+        if step.is_key:
+            return self.keys
+        wish = wish_of(step)
+        if wish is ANYWHERE:
+            return self.ready
+        line = self.choosy.get(wish)
+        if line is None:
+            line = self.choosy[wish] = Line()
+        return line
+
+    def tidy(self, step: Step) -> None:
+        """The step waits no more: its line goes if it was the last one that wanted this."""
+        wish = wish_of(step)
+        if wish in self.choosy and not self.choosy[wish]:
+            del self.choosy[wish]
+
+    def take(self, other: Queue) -> None:
+        """Be what another queue was."""
+        self.ready, self.choosy, self.keys = other.ready, other.choosy, other.keys
+
+    @property
+    def empty(self) -> bool:
+        return not (self.ready or self.keys or any(self.choosy.values()))
 
 
-def head(heap: list[Entry]) -> Entry | None:
-    """The first entry that still waits; those in front of it that don't are dropped."""
-    while heap:
-        entry = heap[0]
-        step = entry[3]
-        if step.state is READY and step.mark == entry[2]:
-            return entry
-        heappop(heap)
-    return None
-
-
-def push(heap: list[Entry], step: Step) -> None:
-    """Add a ready step; its mark tells this entry from older ones of the same step."""
-    heappush(heap, (-step.priority, step.run.number, step.mark, step))
+def wish_of(step: Step) -> Wish:
+    """What the step wants of its worker."""
+    wish = step.run.flow.wishes[step.index]
+    return wish if step.run.labels is None else wish._replace(labels=overridden(wish.labels, step.run.labels))
 
 
 class Routes:
@@ -69,34 +94,47 @@ class Routes:
             self.by_action[action] = queue
         for old in before:
             heirs = [self.queue(action) for action, queue in known.items() if queue is old]
-            if heirs and all(heir is heirs[0] for heir in heirs) and not (heirs[0].ready or heirs[0].sticky):
-                heirs[0].ready, heirs[0].sticky = old.ready, old.sticky  # as a rule: a worker more, or less, of pools that stay
+            if heirs and all(heir is heirs[0] for heir in heirs) and heirs[0].empty:
+                heirs[0].take(old)  # as a rule: a worker more, or less, of pools that stay
             else:
-                self._move(old.ready, "ready")
-                self._move(old.sticky, "sticky")
+                self._move(old)
 
-    def _move(self, heap: list[Entry], kind: str) -> None:
+    def _move(self, old: Queue) -> None:
         """In one pass: with 100,000 steps waiting, a heap operation for each would stop the leader."""
-        moved: dict[str, list[Entry]] = {}
-        for entry in heap:
-            step = entry[3]
-            if step.state is READY and step.mark == entry[2]:
-                moved.setdefault(step.action, []).append(entry)
-        for action, entries in moved.items():
-            queue = self.queue(action)
-            target = queue.sticky if kind == "sticky" else queue.ready
-            target.extend(entries)
-            heapify(target)
+        moved: dict[tuple[str, Wish], list[Step]] = {}
+        keys: list[Step] = list(old.keys.waiting())
+        for line in (old.ready, *old.choosy.values()):
+            for step in line.waiting():
+                moved.setdefault((step.action, wish_of(step)), []).append(step)
+        for step in keys:
+            self.queue(step.action).push(step)
+        for (action, _), steps in moved.items():
+            self.queue(action).line(steps[0]).extend(sorted(steps, key=_mark_of))
 
 
-def best_worker(pool: Pool, besides: str = "") -> Worker | None:
-    """The worker of the pool to bind a sticky run to, by `rank`; None when none (`besides` that one) has room."""
+def _mark_of(step: Step) -> int:
+    return step.mark
+
+
+def best_worker(pool: Pool, wish: Wish, besides: str = "") -> Worker | None:
+    """The worker of the pool for such a step, by `rank`; None when none (`besides` that one) has room.
+
+    Where none has room enough, one that has some is given a step that takes several slots: it begins it as soon as it has
+    them, and nothing else meanwhile; else smaller steps would take them away for ever, one by one.
+    """
     best: Worker | None = None
-    room = 1
+    ranked: tuple[bool, int, int, int, str] = (False, 0, 0, 0, "")
     for worker in pool.workers.values():
-        its = worker.room
-        if its >= room and worker.takes_work and worker.id != besides and (best is None or its > room or rank(worker) < rank(best)):
-            best, room = worker, its
+        if (
+            worker.room < 1
+            or not worker.takes_work
+            or worker.id == besides
+            or (wish is not ANYWHERE and not wish.allows(worker.slots, worker.labels))
+        ):
+            continue
+        its = worker.room < wish.slots, -weight(wish.labels, worker.labels) if wish.labels else 0, *rank(worker)
+        if best is None or its < ranked:
+            best, ranked = worker, its
     return best
 
 

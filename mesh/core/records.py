@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
-from mesh_sdk.protocol.definitions import WorkflowDefinition
+from mesh_sdk.protocol.definitions import LabelDefinition, WorkflowDefinition
 from mesh_sdk.protocol.records import StepError
 
 JOURNAL_VERSION = 1
@@ -93,6 +93,47 @@ class RunStarted(Fact, tag="start"):
     """(run, step, position, input digest) of the step that spawned it."""
     worker: str = ""
     """A sticky run belongs to this worker from its first step."""
+    labels: list[LabelDefinition] = []
+    """Wanted of the workers of its steps."""
+
+
+class StepKeys(Struct, array_like=True, gc=False):
+    """What was taken from a run's input for one step's limits."""
+
+    step: int
+    groups: list[str]
+    """A key for each of its concurrency limits."""
+    rates: list[tuple[str, int, int, int]]
+    """(key, limit, milliseconds, units) of each of its rate limits."""
+
+
+class RunKeys(Struct, array_like=True, gc=False):
+    """What was taken from a run's input for its limits: taken once, so that nobody has to take it again in the same way."""
+
+    groups: list[str]
+    """A key for each of the workflow's concurrency limits."""
+    steps: list[StepKeys]
+
+
+class RunKeyed(Fact, tag="keys"):
+    """The run's keys are known: it wants its places."""
+
+    run: str
+    keys: RunKeys
+
+
+class RunAdmitted(Fact, tag="admit"):
+    """The run has its places: its first steps are ready."""
+
+    run: str
+
+
+class WorkerSteered(Fact, tag="steer"):
+    """An operator has the worker pause, go on or drain."""
+
+    worker: str
+    what: str
+    """One of STEERINGS."""
 
 
 class RunBegan(Fact, tag="begin"):
@@ -307,6 +348,9 @@ Recorded = (
     | WorkerGone
     | EventReceived
     | RunStarted
+    | RunKeyed
+    | RunAdmitted
+    | WorkerSteered
     | RunBegan
     | StepDue
     | RunRefused

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 from msgspec import Raw
 
 from mesh.core.graph import Flow
 from mesh.core.step import BROKEN, DONE, SKIPPED, Step
+from mesh_sdk.protocol.definitions import LabelDefinition
 from mesh_sdk.protocol.records import CANCELLED, FAILED, FAILED_TIMEOUT, SUCCEEDED, TIMED_OUT
+
+if TYPE_CHECKING:
+    from mesh.core.flow import Ticket
+    from mesh.core.records import RunKeys
 
 LIVE = "live"
 OVER = (SUCCEEDED, FAILED, CANCELLED, TIMED_OUT)
@@ -42,6 +49,18 @@ class Run:
     """(error type, message) of a start that was refused."""
     parent: tuple[str, int, str, str] | None = None
     metadata: dict[str, str] | None = None
+    labels: list[LabelDefinition] | None = None
+    """Wanted of the workers of all its steps, whatever these say themselves about labels of the same names."""
+    keyed: RunKeys | None = None
+    """What was taken from its input for its limits."""
+    ticket: Ticket | None = None
+    """Its wish for places in concurrency groups."""
+    fair_key: tuple[str, str] | None = None
+    """Whose turn its steps take; None: their own."""
+    weight = 1
+    """Turns of that key in a round."""
+    out = 0
+    """Attempts of it that are not over; counted where it has a ticket."""
     spawned: list[str] | None = None
     """Ids of its children, in the order they came."""
 
@@ -73,12 +92,12 @@ class Run:
     @property
     def assigned(self) -> bool:
         """Whether a step of it was ever given to a worker."""
-        return any(step.attempt for step in self.steps)
+        return any(step.attempt and not step.is_key for step in self.steps)
 
     @property
     def placed(self) -> bool:
         """Whether an attempt that counts is on a worker right now: then a sticky run stays where it is."""
-        return any(step.current is not None for step in self.steps)
+        return any(step.current is not None and not step.is_key for step in self.steps)
 
     def broken_steps(self) -> list[Step]:
         """The steps that failed for good."""

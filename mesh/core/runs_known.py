@@ -28,6 +28,8 @@ class RunsKnown(Memory):
         run = Run(record.run, flow, input, record.priority, self.number, self.now)
         self.runs[run.id] = run
         run.client = record.client
+        if record.labels:
+            run.labels = record.labels
         if record.event:
             run.event = record.event
         if record.metadata:
@@ -55,9 +57,28 @@ class RunsKnown(Memory):
         self.begin(run)
 
     def begin(self, run: Run) -> None:
-        """The run's first steps are ready."""
+        """The run may begin: its key functions are ready, or its first steps, unless its keys have to be known before that."""
+        if run.flow.keys:
+            for index in run.flow.keys:
+                self.make_ready(run.steps[index])
+        elif not run.flow.keyed:
+            self._begin_steps(run)
+
+    def _begin_steps(self, run: Run) -> None:
         for index in run.flow.roots:
             self.make_ready(run.steps[index])
+
+    def _apply_keyed(self, record: facts.RunKeyed) -> None:
+        run = self.runs[record.run]
+        run.keyed = record.keys
+        self.limits.keyed(run)
+        if run.ticket is None:
+            self._begin_steps(run)
+
+    def _apply_admitted(self, record: facts.RunAdmitted) -> None:
+        run = self.runs[record.run]
+        self.limits.admitted(run)
+        self._begin_steps(run)
 
     def _adopt(self, child: str, parent: tuple[str, int, str, str]) -> None:
         run = self.runs.get(parent[0])
@@ -123,6 +144,8 @@ class RunsKnown(Memory):
                 attempt, step.current = step.current, None  # one that is still out keeps its slot until it is answered
                 if attempt is not None:
                     self.rehome_children(attempt)
+        if run.flow.keyed:
+            self.limits.ended(run)
         if run.worker:
             self.tidy_queues(run.worker)
         self._remember(run, record.status)

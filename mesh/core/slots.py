@@ -7,11 +7,10 @@ takes no slot. `free` never lets the mesh release more than the slots that are k
 
 from __future__ import annotations
 
+from mesh.core.labels import Wish
+from mesh.core.line import Line
 from mesh.core.step import Attempt, Step
 from mesh_sdk.protocol.ids import pool_id
-
-Entry = tuple[int, int, int, Step]
-"""(-priority, order of the run's start, order of the push, step): how waiting steps are ordered."""
 
 
 class Pool:
@@ -40,6 +39,7 @@ class Worker:
     """One incarnation of a worker."""
 
     draining = False
+    paused = False
     gone = False
 
     def __init__(
@@ -67,27 +67,29 @@ class Worker:
         self.pool = pool
         self.reserved: dict[str, Attempt] = {}
         self.held: dict[str, Attempt] = {}
-        self.lent = 0
+        self.used = 0
+        """Slots of what it holds; of what is lent, none."""
+        self.promised = 0
+        """Slots of what is reserved."""
         self.bound = 0
         """Live sticky runs that belong to it."""
-        self.queue: list[Entry] = []
+        self.line = Line()
         """Steps bound to it, waiting for room."""
-
-    @property
-    def used(self) -> int:
-        return len(self.held) - self.lent
+        self.keys_out = 0
+        """Key functions that it was given and has not answered."""
 
     @property
     def room(self) -> int:
-        return self.slots - len(self.held) + self.lent - len(self.reserved)
+        """Free slots. Less than none, when a step that takes several was given to it to be begun as soon as they are free."""
+        return self.slots - self.used - self.promised
 
     @property
     def takes_work(self) -> bool:
-        return not (self.draining or self.gone)
+        return not (self.draining or self.gone or self.paused)
 
-    def can_run(self, action: str) -> bool:
-        """Whether steps of this action may be sent to it."""
-        return self.takes_work and action in self.pool.actions
+    def can_run(self, action: str, wish: Wish) -> bool:
+        """Whether steps of this action, with such a wish, may be sent to it."""
+        return self.takes_work and action in self.pool.actions and wish.allows(self.slots, self.labels)
 
 
 def charge(attempt: Attempt) -> None:
@@ -95,8 +97,10 @@ def charge(attempt: Attempt) -> None:
     worker = attempt.worker
     if worker is not None:
         worker.reserved[attempt.token] = attempt
+        worker.promised += attempt.slots
+        worker.keys_out += not attempt.slots
         if worker.takes_work:
-            worker.pool.busy += 1
+            worker.pool.busy += attempt.slots
     elif attempt.pool is not None:
         attempt.pool.out[attempt.token] = attempt
 
@@ -107,12 +111,14 @@ def hold(attempt: Attempt, worker: Worker) -> None:
         if attempt.pool is not None:
             del attempt.pool.out[attempt.token]
         if worker.takes_work:
-            worker.pool.busy += 1
+            worker.pool.busy += attempt.slots
     else:
         del worker.reserved[attempt.token]
+        worker.promised -= attempt.slots
     attempt.worker = worker
     attempt.held = True
     worker.held[attempt.token] = attempt
+    worker.used += attempt.slots
 
 
 def discharge(attempt: Attempt) -> None:
@@ -122,35 +128,37 @@ def discharge(attempt: Attempt) -> None:
         if attempt.pool is not None:
             del attempt.pool.out[attempt.token]
         return
+    worker.keys_out -= not attempt.slots
     if attempt.held:
         del worker.held[attempt.token]
         if attempt.lent:
-            worker.lent -= 1
             return
+        worker.used -= attempt.slots
     else:
         del worker.reserved[attempt.token]
+        worker.promised -= attempt.slots
     if worker.takes_work:
-        worker.pool.busy -= 1
+        worker.pool.busy -= attempt.slots
 
 
 def lend(attempt: Attempt) -> None:
-    """The attempt gives its slot away while it awaits children."""
-    worker = attempt.worker
-    assert worker is not None
+    """The attempt gives its slots away while it awaits children."""
+    assert attempt.worker is not None
     attempt.lent = True
-    worker.lent += 1
-    if worker.takes_work:
-        worker.pool.busy -= 1
+    _use(attempt.worker, -attempt.slots)
 
 
 def resume(attempt: Attempt) -> None:
-    """The attempt has a slot again."""
-    worker = attempt.worker
-    assert worker is not None
+    """The attempt has its slots again."""
+    assert attempt.worker is not None
     attempt.lent = False
-    worker.lent -= 1
+    _use(attempt.worker, attempt.slots)
+
+
+def _use(worker: Worker, slots: int) -> None:
+    worker.used += slots
     if worker.takes_work:
-        worker.pool.busy += 1
+        worker.pool.busy += slots
 
 
 def join(worker: Worker) -> None:
@@ -158,11 +166,11 @@ def join(worker: Worker) -> None:
     pool = worker.pool
     pool.workers[worker.id] = worker
     pool.capacity += worker.slots
-    pool.busy += worker.used + len(worker.reserved)
+    pool.busy += worker.used + worker.promised
 
 
 def withdraw(worker: Worker) -> None:
     """The worker takes no more work: its slots, and what stands in them, leave the pool's count."""
     if worker.takes_work:
         worker.pool.capacity -= worker.slots
-        worker.pool.busy -= worker.used + len(worker.reserved)
+        worker.pool.busy -= worker.used + worker.promised

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from mesh.core import records as facts
-from mesh.core.assigning import Assigning
+from mesh.core.admitting import Admitting
+from mesh.core.flow_definition import about_labels
 from mesh.core.graph import NUMBER_MAX, Flow
 from mesh.core.inputs import EventArrived, Sender
 from mesh.core.run import Run
-from mesh.core.step import READY
 from mesh.core.triggers import event_run_id
 from mesh_sdk.protocol.ids import RUN_ID_CHARACTERS
 from mesh_sdk.protocol.records import CANCELLED, NULL, Start
@@ -34,7 +34,7 @@ def bounded_priority(wish: int) -> int:
     return max(PRIORITIES[0], min(wish, PRIORITIES[-1]))
 
 
-class Starting(Assigning):
+class Starting(Admitting):
     """The part of the core that decides starts and events."""
 
     def finish(self, run: Run, status: str, reason: str) -> None:
@@ -67,7 +67,19 @@ class Starting(Assigning):
         start_at = state.now + input.delay_ms if input.delay_ms > 0 else 0
         metadata = {**flow.definition.metadata, **(input.metadata or {})} or None
         fact = facts.RunStarted(
-            input.run, flow.name, flow.digest, input.input, priority, client, metadata, input.key, "", start_at, None, input.worker
+            input.run,
+            flow.name,
+            flow.digest,
+            input.input,
+            priority,
+            client,
+            metadata,
+            input.key,
+            "",
+            start_at,
+            None,
+            input.worker,
+            input.labels,
         )
         self.out.append(fact)
         self._begin(state.apply_start(fact))
@@ -89,7 +101,8 @@ class Starting(Assigning):
             return "InvalidInput", f"a delay of {input.delay_ms} ms is more than {NUMBER_MAX:,}, the most that a run is kept waiting"
         if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:
             return "InvalidInput", f"metadata has {len(input.metadata)} entries, at most {METADATA_ENTRIES_MAX} are kept"
-        return None
+        wrong = about_labels(f"start of {flow.name!r}", input.labels)
+        return ("InvalidInput", wrong) if wrong else None
 
     def _begin(self, run: Run) -> None:
         """A run has just been recorded: cancel it if that was asked for before, or place its first steps."""
@@ -97,9 +110,8 @@ class Starting(Assigning):
         if awaited is not None:
             self.finish(run, CANCELLED, awaited[0])
             return
-        for index in run.flow.roots:
-            if run.steps[index].state is READY:
-                self.place(run.steps[index])
+        if not run.start_at:
+            self.begin_run(run)
 
     def event(self, input: EventArrived, sender: Sender) -> None:
         """An event starts one run of every workflow that it matches."""

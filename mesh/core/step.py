@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
+from mesh_sdk.protocol.definitions import KEY
 from mesh_sdk.protocol.records import NULL, StepError
 
 if TYPE_CHECKING:
+    from mesh.core.flow import Ticket
     from mesh.core.run import Run
     from mesh.core.slots import Pool, Worker
 
@@ -48,16 +50,19 @@ MOVES: dict[str, frozenset[str]] = {
 class Attempt:
     """One try of a step, from its release until its slot is free. Outlives its run when that is cancelled."""
 
-    __slots__ = ("held", "lent", "number", "pool", "recalled", "step", "token", "until", "worker")
+    __slots__ = ("held", "lent", "number", "pool", "recalled", "slots", "step", "ticket", "token", "until", "worker")
 
     def __init__(self, step: Step, number: int, token: str, pool: Pool | None, worker: Worker | None) -> None:
         self.step = step
+        self.slots = step.slots
         self.number = number
         self.token = token
         self.pool = pool
         """Charged to this pool while nobody has accepted it."""
         self.worker = worker
         """Who holds it, or (private lane) who is to."""
+        self.ticket: Ticket | None = None
+        """Its places in concurrency groups of its step."""
         self.held = False
         self.lent = False
         self.recalled = False
@@ -86,6 +91,14 @@ class Step:
     finished_at = 0
     worker = ""
     """Name of the last worker known to run it."""
+    ticket: Ticket | None = None
+    """Its wish for places in concurrency groups of its own."""
+    parked = False
+    """It waits for a place in a group or for a rate, not for a slot."""
+    turn: tuple[object, int] | None = None
+    """The line that it waits or waited in, and its turn there."""
+    due = False
+    """It has waited for a rate limit, and its time has come."""
     avoid_full = False
     """Came back from a worker without room: waits until the pool's capacity changes."""
     current: Attempt | None = None
@@ -114,6 +127,16 @@ class Step:
     def recalled(self) -> bool:
         """Whether the attempt that is out was asked for again."""
         return self.current is not None and self.current.recalled
+
+    @property
+    def slots(self) -> int:
+        """What an attempt of it takes of its worker's slots."""
+        return self.run.flow.steps[self.index].slots
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it is a key function."""
+        return self.run.flow.steps[self.index].kind == KEY
 
     @property
     def priority(self) -> int:

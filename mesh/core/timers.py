@@ -79,7 +79,19 @@ class DelayTimer:
         return self.run.status is LIVE and self.run.start_at == self.at
 
 
-Timer = ExecutionTimer | ReadyTimer | RetryTimer | DelayTimer
+class RateTimer:
+    """Units of a rate may pass again."""
+
+    __slots__ = ("at", "key", "meant")
+
+    def __init__(self, at: int, key: str, meant: dict[str, int]) -> None:
+        self.at, self.key, self.meant = at, key, meant
+
+    def live(self) -> bool:
+        return self.meant.get(self.key) == self.at
+
+
+Timer = RateTimer | ExecutionTimer | ReadyTimer | RetryTimer | DelayTimer
 
 
 QUEUE_SWEPT = 4_096
@@ -112,6 +124,19 @@ class Timers:
         self._queues: dict[tuple[str, int], _Queue] = {}
         self._heap: list[tuple[int, int, Timer]] = []
         self._pushed = 0
+        self._rates: dict[str, int] = {}
+        """When each rate is asked for next."""
+
+    def rate(self, key: str, at: int) -> None:
+        """Units of this rate may pass at `at`; of several such times the first counts."""
+        known = self._rates.get(key)
+        if known is None or at < known:
+            self._rates[key] = at
+            self._push(RateTimer(at, key, self._rates))
+
+    def rate_came(self, key: str) -> None:
+        """The time of a rate has come."""
+        self._rates.pop(key, None)
 
     def execution(self, attempt: Attempt, timeout_ms: int) -> None:
         """`attempt.until` is when the attempt is given up."""
@@ -183,6 +208,8 @@ class Timers:
 
 def _order(timer: Timer) -> tuple[int, int, int, bool]:
     """By time, then by what the timer is about: a state that was loaded from an image gives the same order."""
+    if isinstance(timer, RateTimer):
+        return timer.at, -1, -1, False
     if isinstance(timer, DelayTimer):
         return timer.at, timer.run.number, -1, False
     step = timer.attempt.step if isinstance(timer, ExecutionTimer) else timer.step

@@ -7,6 +7,7 @@ from mesh.core.graph import Flow
 from mesh.core.memory import Memory
 from mesh.core.slots import Pool, Worker, join, withdraw
 from mesh_sdk.protocol.ids import pool_id
+from mesh_sdk.protocol.records import PAUSE, RESUME
 
 VERSIONS_MAX = 64
 """Definitions kept of one workflow, beyond those that runs, workers or the next start use."""
@@ -49,25 +50,20 @@ class WorkersKnown(Memory):
         if old is not None:  # the same incarnation, changed: what it holds goes with it
             self._leave(old)
             self.pools[pool.id] = pool
-            worker.reserved, worker.held, worker.lent, worker.draining = old.reserved, old.held, old.lent, old.draining
+            worker.reserved, worker.held, worker.used, worker.promised = old.reserved, old.held, old.used, old.promised
+            worker.draining, worker.paused, worker.keys_out = old.draining, old.paused, old.keys_out
             for attempt in (*worker.reserved.values(), *worker.held.values()):
                 attempt.worker, attempt.pool = worker, pool
-        mine = [run for run in self.runs.values() if run.worker == worker.id]
-        worker.bound = len(mine)
+        worker.bound = sum(run.worker == worker.id for run in self.runs.values())
         self.workers[worker.id] = worker
-        if worker.draining:
-            pool.workers[worker.id] = worker
-        else:
+        if worker.takes_work:
             join(worker)
+        else:
+            pool.workers[worker.id] = worker
         self._reroute()
-        for entry in self.away.pop(worker.id, ()):
-            self._enqueue_if_waiting(entry)
-        for run in mine:
-            if run.loose:  # it might have gone elsewhere and has not
-                run.loose = False
-                self.await_worker_anew(run)
-        for entry in old.queue if old is not None else ():
-            self._enqueue_if_waiting(entry)
+        self._enqueue_all(self.away.pop(worker.id, None))
+        self._take_back(worker)
+        self._enqueue_all(old.line if old is not None else None)
         self.changed_workers[worker.id] = worker
 
     def _apply_draining(self, record: facts.WorkerDraining) -> None:
@@ -76,6 +72,26 @@ class WorkersKnown(Memory):
         worker.draining = True
         self.rehome(worker)
         self.changed_workers[worker.id] = worker
+
+    def _apply_steered(self, record: facts.WorkerSteered) -> None:
+        worker = self.workers[record.worker]
+        if record.what == RESUME and worker.paused:
+            worker.paused = False
+            if worker.takes_work:
+                join(worker)
+            self._enqueue_all(self.away.pop(worker.id, None))
+            self._take_back(worker)
+        elif record.what == PAUSE and not worker.paused:
+            withdraw(worker)
+            worker.paused = True
+            self.rehome(worker)
+        self.changed_workers[worker.id] = worker
+
+    def _take_back(self, worker: Worker) -> None:
+        """Its sticky runs that might have gone elsewhere and have not stay with it."""
+        for run in [run for run in self.runs.values() if run.worker == worker.id and run.loose]:
+            run.loose = False
+            self.await_worker_anew(run)
 
     def _apply_gone(self, record: facts.WorkerGone) -> None:
         worker = self.workers.pop(record.worker)

@@ -41,7 +41,8 @@ from mesh_sdk.reads import RunInfo, RunList, StepInfo, WorkerInfo, WorkflowInfo
 from mesh_sdk.refs import EventRef, RunRef
 from mesh_sdk.step import Step
 from mesh_sdk.sticky import StickyStrategy
-from mesh_sdk.workflow import Task, Workflow
+from mesh_sdk.task import Task
+from mesh_sdk.workflow import Workflow
 
 if TYPE_CHECKING:
     from mesh_sdk.worker.worker import Worker

@@ -6,7 +6,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Never, TypeVar, Unpack, cast, overload
 
 from mesh_sdk.errors import DefinitionError
-from mesh_sdk.labels import Label
+from mesh_sdk.key_function import KEY_MARK, KeyLimit, KeyOptions, is_key_mark, read_limit
+from mesh_sdk.labels import Label, read_labels
+from mesh_sdk.marks import markable, owner_of
 from mesh_sdk.options import (
     StepOptions,
     TaskOptions,
@@ -14,13 +16,15 @@ from mesh_sdk.options import (
     check_name,
     read_step,
     read_workflow,
+    refuse_unknown,
     split_task,
 )
 from mesh_sdk.serialize import UNTYPED
 from mesh_sdk.signature import caller_namespace
 from mesh_sdk.step import MARK, I, R, StepMark, mark_of
-from mesh_sdk.sticky import MOVED_MARK, is_moved_mark, refuse_options
-from mesh_sdk.workflow import Task, Workflow, function_name, make_task, refuse_bare
+from mesh_sdk.sticky import MOVED_MARK, is_moved_mark
+from mesh_sdk.task import Task, make_task
+from mesh_sdk.workflow import K, Workflow, function_name, refuse_bare
 
 if TYPE_CHECKING:
     from mesh_sdk.context import Context
@@ -61,17 +65,14 @@ class StepMarker:
 
     def __call__(self, function: F, /) -> F:
         """Mark the method; `@mesh.workflow()` on its class makes it a step."""
-        inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
-        if isinstance(inner, type) or not callable(inner):
-            raise DefinitionError(f"@mesh.step() decorates a method, this is {function!r}")
+        inner = markable(function, "@mesh.step()")
         own = function_name(inner)
         settings = read_step(self._options, f"step {own!r}")
         mark = StepMark(settings.name or check_name(own, "a step"), settings)
         before = caller_namespace().get(own)
         if before is not None and mark_of(before) is not None:
-            raise DefinitionError(f"two steps called {own!r} in {inner.__qualname__.rpartition('.')[0] or 'one module'}: rename one")
-        if is_moved_mark(function) or is_moved_mark(before):
-            raise DefinitionError(f"{own!r} is marked with @mesh.on_moved(): it can't be a step too, give the step a method of its own")
+            raise DefinitionError(f"two steps called {own!r} in {owner_of(inner)}: rename one")
+        _refuse_other(own, (function, before), "a step")
         setattr(function, MARK, mark)
         return function
 
@@ -81,19 +82,49 @@ class MovedMarker:
 
     def __call__(self, function: F, /) -> F:
         """Mark the method; `@mesh.workflow()` on its class finds it."""
-        inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
-        if isinstance(inner, type) or not callable(inner):
-            raise DefinitionError(f"@mesh.on_moved() decorates a method, this is {function!r}")
+        inner = markable(function, "@mesh.on_moved()")
         own = function_name(inner)
         before = caller_namespace().get(own)
-        if mark_of(function) is not None or (before is not None and mark_of(before) is not None):
-            raise DefinitionError(f"step {own!r} can't be the on_moved method too: give on_moved a method with a name of its own")
+        _refuse_other(own, (function, before), "the on_moved method")
         if is_moved_mark(before):
-            raise DefinitionError(
-                f"two on_moved methods called {own!r} in {inner.__qualname__.rpartition('.')[0] or 'one module'}: keep one"
-            )
+            raise DefinitionError(f"two on_moved methods called {own!r} in {owner_of(inner)}: keep one")
         setattr(function, MOVED_MARK, True)
         return function
+
+
+class KeyMarker:
+    """What `@mesh.concurrency(...)` gives: marks a method and returns it."""
+
+    def __init__(self, limit: KeyLimit) -> None:
+        self._limit = limit
+
+    def __call__(self, function: K, /) -> K:
+        """Mark the method; `@mesh.workflow()` on its class finds it."""
+        inner = markable(function, "@mesh.concurrency()")
+        own = function_name(inner)
+        before = caller_namespace().get(own)
+        _refuse_other(own, (function, before), "the key function")
+        if is_key_mark(function):
+            raise DefinitionError(f"{own!r} is marked with @mesh.concurrency() twice: keep one")
+        if is_key_mark(before):
+            raise DefinitionError(f"two key functions called {own!r} in {owner_of(inner)}: keep one")
+        setattr(function, KEY_MARK, self._limit)
+        return function
+
+
+_ROLES: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
+    ("a step", "@mesh.step()", lambda thing: mark_of(thing) is not None),
+    ("the on_moved method", "@mesh.on_moved()", is_moved_mark),
+    ("the key function", "@mesh.concurrency()", is_key_mark),
+)
+"""What a method may be, one of them: (role, the decorator that gives it, who has it)."""
+
+
+def _refuse_other(name: str, things: tuple[object, ...], role: str) -> None:
+    """Refuse a method, or the name of one, that has another role already."""
+    for other, decorator, has in _ROLES:
+        if other != role and any(has(thing) for thing in things):
+            raise DefinitionError(f"{name!r} is marked with {decorator}: it can't be {role} too, give that a method with a name of its own")
 
 
 class Definitions:
@@ -111,7 +142,7 @@ class Definitions:
         Args:
             input: type of its input, validated by Pydantic; plain JSON values without it.
             **options: `name, on_events, timeout, schedule_timeout, sticky, sticky_timeout, priority, default_metadata, version,
-                idempotency_key`.
+                idempotency_key, concurrency`.
 
         Returns:
             The workflow; as a decorator it returns the class.
@@ -134,7 +165,8 @@ class Definitions:
         """Mark a method of a class as a step of the workflow that `@mesh.workflow()` makes of the class.
 
         Args:
-            **options: `name, parents, timeout, schedule_timeout, retries, backoff_factor, backoff_max_seconds, priority`.
+            **options: `name, parents, timeout, schedule_timeout, retries, backoff_factor, backoff_max_seconds, priority, rate_limits,
+                desired_worker_labels, concurrency, slots`.
 
         Raises:
             DefinitionError: an option that can't be.
@@ -201,18 +233,37 @@ class Definitions:
             ...     def rebuild(self, context: Context): context.local["model"] = read_model()
         """
         refuse_bare(bare, "@mesh.on_moved()")
-        refuse_options(options, "@mesh.on_moved()")
+        refuse_unknown(options, (), "@mesh.on_moved()")
         return MovedMarker()
 
-    # ---- later ------------------------------------------------------------------------------------------------------
+    # ---- flow control -----------------------------------------------------------------------------------------------
 
-    def concurrency(self, *arguments: object, **options: object) -> Never:
-        """Limit how many runs of a workflow go on at once, by a key that a method gives.
+    def concurrency(self, *bare: Never, **options: Unpack[KeyOptions]) -> KeyMarker:
+        """Mark the method of a workflow's class that gives the key by which its runs are limited.
+
+        It is called as `(self, context)` or `(self, input, context)` on a worker before the run is admitted, outside of the
+        worker's slots and within ten seconds, and returns a text of 1 to 512 characters; when it fails, the run fails. It is no
+        step: it has no output that steps could read. In function style: `@workflow.concurrency(...)`. Where a part of the input or
+        metadata is the key, `concurrency="input.user_id"` on the workflow needs no worker for it. A subclass inherits it; one
+        that overrides it marks its own, or sets it to None to have none.
+
+        Args:
+            **options: `max_runs`, how many runs with one key go on at once, 1 unless given, and `limit_strategy`, what happens to
+                those beyond, `ConcurrencyLimitStrategy.GROUP_ROUND_ROBIN` unless given.
 
         Raises:
-            DefinitionError: always; this version can't yet.
+            DefinitionError: an option that can't be.
+
+        Example:
+            >>> @mesh.workflow(on_events=["message"])
+            ... class Chat:
+            ...     @mesh.concurrency(max_runs=1, limit_strategy=ConcurrencyLimitStrategy.CANCEL_IN_PROGRESS)
+            ...     def session(self, context: Context) -> str: return context.workflow_input()["session_id"]
+            ...     @mesh.step()
+            ...     def answer(self, context: Context): ...
         """
-        raise DefinitionError("@mesh.concurrency(...) is not supported by this version yet: leave it out")
+        refuse_bare(bare, "@mesh.concurrency()")
+        return KeyMarker(read_limit(options, "@mesh.concurrency()"))
 
     # ---- workers ----------------------------------------------------------------------------------------------------
 
@@ -251,7 +302,7 @@ class Definitions:
             name,
             slots=chosen,
             workflows=workflows,
-            labels=labels,
+            labels=read_labels(labels, f"worker {name!r}"),
             id=id,
             sticky_runs=sticky_runs,
         )

@@ -20,7 +20,8 @@ from mesh_sdk.protocol.subjects import check_token
 from mesh_sdk.reads import RunReads, WorkerReads, WorkflowReads
 from mesh_sdk.refs import RunRef
 from mesh_sdk.starting import Named, Startable, StartOptions
-from mesh_sdk.workflow import Task, Workflow, find_workflow
+from mesh_sdk.task import Task
+from mesh_sdk.workflow import Workflow, find_workflow
 
 I = TypeVar("I")  # noqa: E741 - the input
 R = TypeVar("R")
@@ -114,7 +115,7 @@ class Mesh(Definitions):
         Args:
             workflow: its name, or the task, workflow or class. By name the input is validated on the worker only.
             input: anything that can be JSON.
-            **options: `priority, metadata, key, delay, sticky_worker`.
+            **options: `priority, metadata, key, delay, sticky_worker, desired_worker_labels`.
         """
         return await self.startable(workflow).start(input, **options)
 

@@ -12,18 +12,22 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypedDict, cast
 
+from mesh_sdk.concurrency import ConcurrencyOption, read_concurrency
 from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import DefinitionError, InvalidName
-from mesh_sdk.labels import WorkerLabel
-from mesh_sdk.limits import Concurrency, RateLimit
+from mesh_sdk.labels import DesiredLabels, read_wishes
+from mesh_sdk.limits import RateLimit
+from mesh_sdk.protocol.definitions import ConcurrencyDefinition, LabelDefinition, RateDefinition
 from mesh_sdk.protocol.subjects import PRIORITIES, check_event_name
+from mesh_sdk.rates import read_rate_limits
 from mesh_sdk.sticky import StickyStrategy
 
 TIMEOUT_MS_DEFAULT = 60_000
 HARD_SCHEDULE_TIMEOUT_MS_DEFAULT = 300_000
 STICKY_TIMEOUT_MS_DEFAULT = 5_000
+SLOTS_MAX = 100_000
+"""What one attempt may take of a worker: as many as a worker may have."""
 
-ConcurrencyOption = str | Concurrency | Sequence[Concurrency] | None
 IdempotencyKey = str | Callable[[Any], str]
 
 
@@ -47,7 +51,7 @@ class TaskOptions(TypedDict, total=False):
     backoff_factor: float | None
     backoff_max_seconds: float | None
     rate_limits: Sequence[RateLimit]
-    desired_worker_labels: Mapping[str, WorkerLabel] | None
+    desired_worker_labels: DesiredLabels | None
     slots: int
     skip_if: object | None
 
@@ -82,7 +86,7 @@ class StepOptions(TypedDict, total=False):
     backoff_max_seconds: float | None
     priority: int | None
     rate_limits: Sequence[RateLimit]
-    desired_worker_labels: Mapping[str, WorkerLabel] | None
+    desired_worker_labels: DesiredLabels | None
     concurrency: ConcurrencyOption
     slots: int
     skip_if: object | None
@@ -90,11 +94,7 @@ class StepOptions(TypedDict, total=False):
 
 _LATER: dict[str, tuple[object, ...]] = {
     "on_crons": (None, [], ()),
-    "concurrency": (None, [], ()),
     "on_failure": (None,),
-    "rate_limits": (None, [], ()),
-    "desired_worker_labels": (None, {}),
-    "slots": (1,),
     "skip_if": (None,),
 }
 """Options of later versions, with the values that ask for nothing."""
@@ -114,6 +114,10 @@ class StepSettings:
     backoff_factor: float
     backoff_max_ms: int
     priority: int
+    slots: int = 1
+    concurrency: tuple[ConcurrencyDefinition, ...] = ()
+    rate_limits: tuple[RateDefinition, ...] = ()
+    labels: tuple[LabelDefinition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ class WorkflowSettings:
     metadata: dict[str, str]
     version: str
     idempotency_key: IdempotencyKey | None
+    concurrency: tuple[ConcurrencyDefinition, ...] = ()
 
 
 def read_step(options: StepOptions, what: str) -> StepSettings:
@@ -152,6 +157,10 @@ def read_step(options: StepOptions, what: str) -> StepSettings:
         backoff_factor=_backoff_factor(given.get("backoff_factor"), what),
         backoff_max_ms=_optional_duration(given.get("backoff_max_seconds"), f"backoff_max_seconds of {what}") or 0,
         priority=_priority(given.get("priority"), what, 0),
+        slots=_slots(given.get("slots", 1), what),
+        concurrency=read_concurrency(given.get("concurrency"), what),
+        rate_limits=read_rate_limits(given.get("rate_limits"), what),
+        labels=read_wishes(given.get("desired_worker_labels"), f"desired_worker_labels of {what}"),
     )
 
 
@@ -179,6 +188,7 @@ def read_workflow(options: WorkflowOptions, what: str) -> WorkflowSettings:
         metadata=metadata_of(given.get("default_metadata"), f"default_metadata of {what}", DefinitionError),
         version=_version(given.get("version"), what),
         idempotency_key=_idempotency_key(given.get("idempotency_key"), what),
+        concurrency=read_concurrency(given.get("concurrency"), what),
     )
 
 
@@ -194,24 +204,30 @@ def split_task(options: TaskOptions, what: str) -> tuple[WorkflowOptions, StepOp
 
 
 def _checked(options: Mapping[str, Any], known: Iterable[str], what: str) -> Mapping[str, Any]:
-    names = list(known)
+    refuse_unknown(options, known, what)
     for name, value in options.items():
-        if name not in names:
-            raise DefinitionError(f"{what} has no option {name!r}{_hint(name, names)}")
         if name in _LATER and not any(value is nothing or value == nothing for nothing in _LATER[name]):
-            _refuse_later(name, value, what)
+            raise DefinitionError(f"{name}={value!r} of {what} is not supported by this version yet: leave it out")
     return options
 
 
+def refuse_unknown(options: Mapping[str, object], known: Iterable[str], what: str) -> None:
+    """Refuse an option that is not among those known, with a hint at what may have been meant.
+
+    Raises:
+        DefinitionError: naming the first.
+    """
+    names = list(known)
+    for name in options:
+        if name not in names:
+            raise DefinitionError(f"{what} has no option {name!r}{_hint(name, names)}")
+
+
 def _hint(name: str, names: list[str]) -> str:
+    if not names:
+        return ": it takes none"
     near = get_close_matches(name, names, 1)
     return f"; did you mean {near[0]!r}?" if near else f": use {', '.join(names)}"
-
-
-def _refuse_later(name: str, value: object, what: str) -> None:
-    if name == "slots" and isinstance(value, int) and value < 1:
-        raise DefinitionError(f"slots of {what} is {value!r}: it must be at least 1")
-    raise DefinitionError(f"{name}={value!r} of {what} is not supported by this version yet: leave it out")
 
 
 def check_name(name: object, what: str) -> str:
@@ -244,6 +260,12 @@ def _optional_duration(value: object, what: str) -> int | None:
 def _whole(value: object, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise DefinitionError(f"{what} is {value!r}: use a whole number, 0 or more")
+    return value
+
+
+def _slots(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= SLOTS_MAX:
+        raise DefinitionError(f"slots of {what} is {value!r}: use a whole number from 1 to {SLOTS_MAX:,}")
     return value
 
 

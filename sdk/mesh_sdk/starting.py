@@ -17,6 +17,7 @@ from mesh_sdk.clients import ClientRuns
 from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import InvalidInput, MeshError
 from mesh_sdk.failures import error_of
+from mesh_sdk.labels import DesiredLabels, read_wishes
 from mesh_sdk.options import IdempotencyKey, check_priority, metadata_of
 from mesh_sdk.protocol.records import SUCCEEDED, Done, Start
 from mesh_sdk.protocol.subjects import check_token
@@ -44,6 +45,7 @@ class StartOptions(TypedDict, total=False):
     key: str | None
     delay: Duration | None
     sticky_worker: str | None
+    desired_worker_labels: DesiredLabels | None
 
 
 _OPTIONS = frozenset(StartOptions.__annotations__)
@@ -85,7 +87,8 @@ class Startable(Generic[I, R]):
 
         Args:
             input: validated here.
-            **options: `priority=3, metadata={"tenant": "a"}, key="once-7", delay="10m", sticky_worker="w-3"`.
+            **options: `priority=3, metadata={"tenant": "a"}, key="once-7", delay="10m", sticky_worker="w-3",
+                desired_worker_labels={"gpu": "a100"}`; the labels stand in place of those of the same names that the steps want.
 
         Raises:
             InvalidInput: the input or an option can't be, `sticky_worker` among them; nothing was written.
@@ -263,6 +266,7 @@ class Startable(Generic[I, R]):
             self._key(options.get("key"), data, what),
             0 if delay is None else duration_ms(delay, f"delay of {what}", InvalidInput, zero=True),
             "" if worker is None else _worker_id(worker, what),
+            list(read_wishes(options.get("desired_worker_labels"), f"desired_worker_labels of {what}", InvalidInput)),
         )
 
     def _key(self, given: str | None, data: bytes, what: str) -> str:

@@ -98,6 +98,7 @@ def make_spec(
     signature: StepSignature,
     input_type: Any,
     attribute: str = "",
+    role: str = "step",
 ) -> StepSpec:
     """Put together what is known of a step; whatever Pydantic must build is built here, once.
 
@@ -105,7 +106,7 @@ def make_spec(
         DefinitionError: when a type can't be used.
     """
     action = f"{workflow}:{name}"
-    output = f"output of step {action!r}"
+    output = f"output of {role} {action!r}"
     return StepSpec(
         name=name,
         function=function,
@@ -113,7 +114,7 @@ def make_spec(
         settings=settings,
         signature=signature,
         input_type=input_type,
-        parse_input=parser(input_type, f"input of step {action!r}"),
+        parse_input=parser(input_type, f"input of {role} {action!r}"),
         parse_output=parser(signature.output_type, output),
         dump_output=dumper(signature.output_type, output),
     )

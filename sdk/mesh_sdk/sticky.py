@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -82,24 +82,6 @@ def read_moved(
     return MovedSpec(name, function, attribute, signature.is_async)
 
 
-def refuse_unmarked(cls: type, attribute: str) -> None:
-    """Refuse an attribute that takes the place of a base's on_moved method and is not marked itself; None says that there is none.
-
-    Raises:
-        DefinitionError: naming both.
-    """
-    found = [(base, vars(base)[attribute]) for base in cls.__mro__ if attribute in vars(base)]
-    own = found[0][0]
-    for base, each in found:
-        if each is None:
-            return
-        if is_moved_mark(each):
-            raise DefinitionError(
-                f"{own.__qualname__}.{attribute} takes the place of {base.__qualname__}.{attribute}, which is marked with "
-                f"@mesh.on_moved(), and is not: mark it too, or set `{attribute} = None` to have no on_moved"
-            )
-
-
 def bind_moved(spec: MovedSpec, instance: object | None) -> BoundMoved:
     """Make it ready to be called.
 
@@ -113,13 +95,3 @@ def bind_moved(spec: MovedSpec, instance: object | None) -> BoundMoved:
 def is_moved_mark(thing: object) -> bool:
     """Whether `@mesh.on_moved()` has marked this method."""
     return getattr(thing, MOVED_MARK, False) is True
-
-
-def refuse_options(options: Mapping[str, object], decorator: str) -> None:
-    """Refuse options of a decorator that has none.
-
-    Raises:
-        DefinitionError: naming the first.
-    """
-    for name in options:
-        raise DefinitionError(f"{decorator} has no option {name!r}: it takes none")

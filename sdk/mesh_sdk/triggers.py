@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from mesh_sdk.errors import MeshError, Unavailable
-from mesh_sdk.protocol.records import VERSION, Cancel, Start, TriggerFrame
+from mesh_sdk.protocol.records import VERSION, Cancel, Start, Trigger, TriggerFrame
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.errors import Disconnected, TimedOut
@@ -112,7 +112,7 @@ class Triggers:
             await self._cancels.close()
 
     def _writer(self, subject: str, name: str) -> FrameWriter:
-        def wrap(records: list[Start | Cancel], resent: int) -> TriggerFrame:
+        def wrap(records: list[Trigger], resent: int) -> TriggerFrame:
             return TriggerFrame(VERSION, self._client, records, resent)
 
         return FrameWriter(self._bus, subject, wrap, name=f"{self._client}-{name}")

@@ -1,12 +1,13 @@
-"""Workflows: one `Workflow` behind both styles, and `Task`, a workflow of one step.
+"""Workflows: one `Workflow` behind both styles, and behind every task.
 
 What a worker needs of it:
 
 - `find_workflow(thing) -> (Workflow, instance | None)`: what `register_workflow` was given (class, instance, task,
   workflow) as the one `Workflow` behind it.
 - `workflow.definition() -> WorkflowDefinition`: what to register; steps sorted so that parents stand before children.
-- `workflow.bind(instance) -> BoundWorkflow`: `.definition` and `.steps`, a list of `step.BoundStep` in the definition's
-  order; a class-style workflow is instantiated here when no instance is given, so bind once per worker.
+- `workflow.bind(instance) -> BoundWorkflow`: `.definition`, `.steps`, a list of `step.BoundStep` in the definition's
+  order, and `.key`, its key function; a class-style workflow is instantiated here when no instance is given, so bind
+  once per worker.
 
 Rule: whatever can't work is refused while it is defined, with a `DefinitionError` that names it.
 """
@@ -17,19 +18,18 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, Unpack, overload
 
-import msgspec
-
+from mesh_sdk.definition import make_definition
 from mesh_sdk.errors import DefinitionError, InvalidInput
-from mesh_sdk.graph import check_parents, topological_order
-from mesh_sdk.options import StepOptions, StepSettings, WorkflowSettings, check_name, read_step
-from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
-from mesh_sdk.protocol.ids import content_digest
+from mesh_sdk.graph import check_parents
+from mesh_sdk.key_function import KeyLimit, KeyOptions, KeySpec, is_key_mark, limit_of, read_key, read_limit
+from mesh_sdk.marks import refuse_unmarked
+from mesh_sdk.options import StepOptions, StepSettings, WorkflowSettings, check_name, read_step, refuse_unknown
+from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.serialize import UNTYPED, dumper, is_untyped, parser
 from mesh_sdk.signature import Namespace, caller_namespace, read_signature
 from mesh_sdk.starting import Startable
 from mesh_sdk.step import BoundStep, I, R, Step, StepMark, StepSpec, bind_step, make_spec, mark_of, step_name
-from mesh_sdk.sticky import BoundMoved, MovedSpec, bind_moved, is_moved_mark, read_moved, refuse_options, refuse_unmarked
+from mesh_sdk.sticky import BoundMoved, MovedSpec, bind_moved, is_moved_mark, read_moved
 
 if TYPE_CHECKING:
     from mesh_sdk.context import Context
@@ -37,17 +37,26 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
+K = TypeVar("K", bound=Callable[..., str | Coroutine[Any, Any, str]])
 
 CLASS_MARK = "__mesh_workflow__"
 
 
 @dataclass(frozen=True, slots=True)
 class BoundWorkflow:
-    """A workflow as a worker runs it: the definition, its steps in the definition's order, and its `on_moved` if it has one."""
+    """A workflow as a worker runs it.
+
+    Attributes:
+        definition: as registered.
+        steps: in the definition's order.
+        on_moved: rebuilds what is kept for a sticky run, if there is one.
+        key: the key function, if there is one; it stands in the definition, before the steps.
+    """
 
     definition: WorkflowDefinition
     steps: list[BoundStep]
     on_moved: BoundMoved | None = None
+    key: BoundStep | None = None
 
 
 class StepDecorator(Generic[I]):
@@ -86,6 +95,7 @@ class Workflow(Startable[I, Any]):
         self._class: type | None = None
         self._specs: dict[str, StepSpec] = {}
         self._moved: MovedSpec | None = None
+        self._key_function: KeySpec | None = None
         self._definition: WorkflowDefinition | None = None
         if settings.name is not None:
             self._take_name(settings.name)
@@ -96,7 +106,8 @@ class Workflow(Startable[I, Any]):
         """Add a function as a step of this workflow.
 
         Args:
-            **options: `name, parents, timeout, schedule_timeout, retries, backoff_factor, backoff_max_seconds, priority`.
+            **options: `name, parents, timeout, schedule_timeout, retries, backoff_factor, backoff_max_seconds, priority, rate_limits,
+                desired_worker_labels, concurrency, slots`.
 
         Returns:
             A decorator that gives a `Step`.
@@ -117,10 +128,33 @@ class Workflow(Startable[I, Any]):
             DefinitionError: when it can't be.
         """
         refuse_bare(bare, "@workflow.on_moved()")
-        refuse_options(options, "@workflow.on_moved()")
+        refuse_unknown(options, (), "@workflow.on_moved()")
 
         def decorate(function: F) -> F:
-            self._add_function_moved(function, caller_namespace())
+            self._check_role(function, "on_moved", "@mesh.on_moved()")
+            self._add_moved(function, "", caller_namespace())
+            return function
+
+        return decorate
+
+    def concurrency(self, *bare: Never, **options: Unpack[KeyOptions]) -> Callable[[K], K]:
+        """Limit how many runs go on at once for each key that a function of the run gives; see `Mesh.concurrency`.
+
+        Args:
+            **options: `max_runs, limit_strategy`.
+
+        Returns:
+            A decorator that gives the function back.
+
+        Raises:
+            DefinitionError: when it can't be.
+        """
+        refuse_bare(bare, "@workflow.concurrency()")
+        limit = read_limit(options, "@workflow.concurrency()")
+
+        def decorate(function: K) -> K:
+            self._check_role(function, "the key function", "@mesh.concurrency()")
+            self._add_key(function, limit, function_name(function), "", caller_namespace())
             return function
 
         return decorate
@@ -129,23 +163,29 @@ class Workflow(Startable[I, Any]):
         """Take the marked methods of a class as this workflow's steps. Returns the class."""
         if not isinstance(cls, type):
             raise DefinitionError(f"mesh.workflow(...) decorates a class, this is {cls!r}: use @mesh.task(...) for a function")
-        if self._specs:
-            raise DefinitionError(f"workflow {self.name!r} has steps already: it can't decorate the class {cls.__name__!r} too")
+        if self._specs or self._moved is not None or self._key_function is not None:
+            raise DefinitionError(f"workflow {self.name!r} has functions already: it can't decorate the class {cls.__name__!r} too")
         self._class = cls
         if self._name is None:
             self._take_name(check_name(cls.__name__, f"class {cls.__qualname__}"))
         namespace = caller_namespace()
         for attribute, raw in _methods(cls):
-            mark = mark_of(raw)
-            if mark is not None:
-                self._add_method(attribute, raw, mark, namespace)
-            elif is_moved_mark(raw):
-                self._add_moved(raw, attribute, namespace, inherited=attribute not in vars(cls))
-            if not is_moved_mark(raw):
-                refuse_unmarked(cls, attribute)
+            self._take(cls, attribute, raw, namespace)
         self.definition()
         setattr(cls, CLASS_MARK, self)
         return cls
+
+    def _take(self, cls: type, attribute: str, raw: Any, namespace: Namespace) -> None:
+        if (mark := mark_of(raw)) is not None:
+            self._add_method(attribute, raw, mark, namespace)
+        if is_moved_mark(raw):
+            self._add_moved(raw, attribute, namespace, inherited=attribute not in vars(cls))
+        else:
+            refuse_unmarked(cls, attribute, is_moved_mark, "@mesh.on_moved()", "on_moved")
+        if (limit := limit_of(raw)) is not None:
+            self._add_key(raw, limit, attribute, attribute, namespace)
+        else:
+            refuse_unmarked(cls, attribute, is_key_mark, "@mesh.concurrency()", "key function")
 
     def _add_method(self, attribute: str, raw: Any, mark: StepMark, namespace: Namespace) -> None:
         function = raw.__func__ if isinstance(raw, staticmethod | classmethod) else raw
@@ -153,12 +193,32 @@ class Workflow(Startable[I, Any]):
         signature = read_signature(function, what, namespace, method=not isinstance(raw, staticmethod))
         self._add(mark.name, function, mark.settings, signature.input_type, signature, attribute)
 
-    def _add_function_moved(self, function: Any, namespace: Namespace) -> None:
+    def _check_role(self, function: Any, role: str, decorator: str) -> None:
         if self._class is not None:
-            raise DefinitionError(f"workflow {self.name!r} is a class, {self._class.__name__!r}: mark a method of it with @mesh.on_moved()")
+            raise DefinitionError(f"workflow {self.name!r} is a class, {self._class.__name__!r}: mark a method of it with {decorator}")
         if isinstance(function, type | Step) or not callable(function) or any(spec.function is function for spec in self._specs.values()):
-            raise DefinitionError(f"{function!r} can't be on_moved of workflow {self.name!r}: use a function that is no step")
-        self._add_moved(function, "", namespace)
+            raise DefinitionError(f"{function!r} can't be {role} of workflow {self.name!r}: use a function that is no step")
+        self._refuse_taken(function, role)
+
+    def _refuse_taken(self, function: object, role: str) -> None:
+        """Refuse a function that has another role than that of a step already."""
+        if self._moved is not None and self._moved.function is function:
+            raise DefinitionError(f"{self._moved.name!r} is on_moved of workflow {self.name!r}: it can't be {role} too")
+        if self._key_function is not None and self._key_function.step.function is function:
+            raise DefinitionError(f"{self._key_function.name!r} is the key function of workflow {self.name!r}: it can't be {role} too")
+
+    def _add_key(self, raw: Any, limit: KeyLimit, name: str, attribute: str, namespace: Namespace) -> None:
+        check_name(name, f"the key function of workflow {self.name!r}")
+        if self._key_function is not None:
+            raise DefinitionError(f"workflow {self.name!r} has two key functions, {self._key_function.name!r} and {name!r}: keep one")
+        if name in self._specs:
+            raise self._shared(name, self._specs[name].attribute)
+        self._key_function = read_key(raw, limit, self.name, name, self.input_type, namespace, attribute=attribute)
+        self._definition = None
+
+    def _shared(self, name: str, method: str) -> DefinitionError:
+        step = f"step {name!r} (method {method!r})" if method not in ("", name) else f"step {name!r}"
+        return DefinitionError(f"{step} and the key function {name!r} of workflow {self.name!r} share a name: rename one")
 
     def _add_moved(self, raw: Any, attribute: str, namespace: Namespace, *, inherited: bool = False) -> None:
         moved = read_moved(raw, attribute, self.name, self.settings.sticky, namespace, inherited=inherited)
@@ -191,10 +251,11 @@ class Workflow(Startable[I, Any]):
     def _add(
         self, name: str, function: Callable[..., Any], settings: StepSettings, input_type: Any, signature: Any, attribute: str
     ) -> StepSpec:
-        if self._moved is not None and self._moved.function is function:
-            raise DefinitionError(f"{self._moved.name!r} is on_moved of workflow {self.name!r}: it can't be a step too")
+        self._refuse_taken(function, "a step")
         if name in self._specs:
             raise DefinitionError(f"workflow {self.name!r} has two steps called {name!r}: rename one")
+        if self._key_function is not None and self._key_function.name == name:
+            raise self._shared(name, attribute)
         kind = self.input_type if is_untyped(input_type) else input_type
         spec = make_spec(self.name, name, function, settings, signature, kind, attribute)
         self._specs[name] = spec
@@ -224,8 +285,8 @@ class Workflow(Startable[I, Any]):
 
     @property
     def steps(self) -> list[StepSpec]:
-        """The steps, in the definition's order."""
-        return [self._specs[step.name] for step in self.definition().steps]
+        """The steps, in the definition's order; a key function is none."""
+        return [self._specs[step.name] for step in self.definition().steps if not step.kind]
 
     def definition(self) -> WorkflowDefinition:
         """What a worker registers: the steps sorted so that every parent stands before its children, and a digest.
@@ -234,40 +295,8 @@ class Workflow(Startable[I, Any]):
             DefinitionError: no steps, an unknown parent, or a cycle.
         """
         if self._definition is None:
-            bare = self._bare_definition()
-            self._definition = msgspec.structs.replace(bare, digest=content_digest(encode(bare)))
+            self._definition = make_definition(self.name, self.settings, self._specs, self._key_function)
         return self._definition
-
-    def _bare_definition(self) -> WorkflowDefinition:
-        if not self._specs:
-            raise DefinitionError(f"workflow {self.name!r} has no steps: mark its methods with @mesh.step(), or add functions with .step()")
-        parents = {spec.name: [step_name(parent) for parent in spec.settings.parents] for spec in self._specs.values()}
-        order = topological_order(self.name, parents)
-        place = {name: index for index, name in enumerate(order)}
-        settings = self.settings
-        return WorkflowDefinition(
-            name=self.name,
-            steps=[self._step_definition(self._specs[name], sorted(place[parent] for parent in parents[name])) for name in order],
-            version=settings.version,
-            on_events=list(settings.on_events),
-            priority=settings.priority,
-            sticky="" if settings.sticky is None else settings.sticky.value,
-            sticky_timeout_ms=settings.sticky_timeout_ms,
-            metadata=settings.metadata,
-        )
-
-    def _step_definition(self, spec: StepSpec, parents: list[int]) -> StepDefinition:
-        own, workflow = spec.settings, self.settings
-        return StepDefinition(
-            name=spec.name,
-            parents=parents,
-            timeout_ms=workflow.timeout_ms if own.timeout_ms is None else own.timeout_ms,
-            schedule_timeout_ms=workflow.schedule_timeout_ms if own.schedule_timeout_ms is None else own.schedule_timeout_ms,
-            retries=own.retries,
-            backoff_factor=own.backoff_factor,
-            backoff_max_ms=own.backoff_max_ms,
-            priority=own.priority,
-        )
 
     def bind(self, instance: object | None = None) -> BoundWorkflow:
         """Make the steps ready to be run, once per worker.
@@ -281,50 +310,13 @@ class Workflow(Startable[I, Any]):
         definition = self.definition()
         if instance is None and self._class is not None:
             instance = _instantiate(self._class)
-        steps = [bind_step(self._specs[step.name], index, step, instance) for index, step in enumerate(definition.steps)]
-        return BoundWorkflow(definition, steps, None if self._moved is None else bind_moved(self._moved, instance))
+        specs = [spec.step for spec in (self._key_function,) if spec is not None] + self.steps
+        bound = [bind_step(spec, index, definition.steps[index], instance) for index, spec in enumerate(specs)]
+        key = None if self._key_function is None else bound.pop(0)
+        return BoundWorkflow(definition, bound, None if self._moved is None else bind_moved(self._moved, instance), key)
 
     def __repr__(self) -> str:
         return f"<Workflow {self._name!r} of {len(self._specs)} steps>"
-
-
-class Task(Startable[I, R]):
-    """A workflow of one step, made by `@mesh.task`. Calling it runs the function, with no mesh.
-
-    Attributes:
-        workflow: the workflow behind it.
-        step: its one step.
-    """
-
-    def __init__(self, workflow: Workflow[I], step: Step[I, R]) -> None:
-        super().__init__(workflow.mesh)
-        self.workflow = workflow
-        self.step = step
-        self.workflow_priority = workflow.workflow_priority
-        self.idempotency_key = workflow.idempotency_key
-        self.__doc__ = step.__doc__
-        self.__name__ = step.__name__
-        what = f"input of task {workflow.name!r}"
-        self.dump_input = dumper(step.spec.input_type, what, InvalidInput)
-        self.parse_input = step.spec.parse_input
-        self.parse_result = step.spec.parse_output
-        self.mesh.remember(self)
-
-    @property
-    def name(self) -> str:
-        """The workflow's name."""
-        return self.workflow.name
-
-    def definition(self) -> WorkflowDefinition:
-        """What a worker registers."""
-        return self.workflow.definition()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the function itself."""
-        return self.step(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<Task {self.name!r}>"
 
 
 def refuse_bare(arguments: tuple[object, ...], decorator: str) -> None:
@@ -335,15 +327,6 @@ def refuse_bare(arguments: tuple[object, ...], decorator: str) -> None:
     """
     if arguments:
         raise DefinitionError(f"{decorator} needs its parentheses on {arguments[0]!r}: options are given by keyword")
-
-
-def make_task(workflow: Workflow[Any], function: Callable[..., Any], options: StepOptions, namespace: Namespace) -> Task[Any, Any]:
-    """Make the task of one function.
-
-    Raises:
-        DefinitionError: when it can't be a step.
-    """
-    return Task(workflow, workflow.add_step(function, options, namespace))
 
 
 def find_workflow(thing: object) -> tuple[Workflow[Any], object | None]:
@@ -360,8 +343,8 @@ def find_workflow(thing: object) -> tuple[Workflow[Any], object | None]:
     """
     if isinstance(thing, Workflow):
         return thing, None
-    if isinstance(thing, Task):
-        return thing.workflow, None
+    if isinstance(thing, Startable) and isinstance(behind := getattr(thing, "workflow", None), Workflow):
+        return behind, None
     kind = thing if isinstance(thing, type) else type(thing)
     found = vars(kind).get(CLASS_MARK)
     if isinstance(found, Workflow):

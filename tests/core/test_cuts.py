@@ -74,7 +74,7 @@ def outcome(state: State) -> dict[str, Any]:
         "lanes": (state.lanes_until, len(state.unclaimed)),
         "flows": {name: flow.digest for name, flow in state.flows.items()},
         "pools": {pool.id: pool.capacity for pool in state.pools.values()},
-        "workers": {worker.id: (worker.incarnation, worker.draining, worker.used, worker.lent) for worker in state.workers.values()},
+        "workers": {worker.id: (worker.incarnation, worker.draining, worker.used) for worker in state.workers.values()},
     }
 
 

@@ -12,7 +12,7 @@ from mesh.core import attempts_known
 from mesh.core.core import Core
 from mesh.core.effects import Teller
 from mesh.core.memory import Memory
-from mesh.core.placement import push
+from mesh.core.placement import wish_of
 from mesh.core.run import Run
 from mesh.core.slots import Worker
 from mesh.core.step import Step
@@ -149,18 +149,18 @@ def test_a_run_stays_in_one_place_when_leaders_die(seed: int) -> None:
 
 
 def _hard_moves_too(memory: Memory, step: Step, worker: Worker | None) -> None:
-    if worker is not None and worker.can_run(step.action):
-        push(worker.queue, step)
+    if worker is not None and worker.can_run(step.action, wish_of(step)):
+        worker.line.push(step)
         worker.pool.waiting[worker.id] = worker
     else:
         step.run.loose = True
-        push(memory.routes.queue(step.action).sticky, step)
+        memory.routes.queue(step.action).push(step)
 
 
 MUTANTS: dict[str, tuple[object, str, object]] = {
     "HARD moves like SOFT": (Memory, "_enqueue_bound", _hard_moves_too),
     "a run moves while a step of it is on its worker": (Run, "placed", False),
-    "a worker gets what it does not register": (Worker, "can_run", lambda worker, action: worker.takes_work),
+    "a worker gets what it does not register": (Worker, "can_run", lambda worker, action, wish: worker.takes_work),
     "a worker gets one more than its slots": (Worker, "room", property(lambda worker: worker.slots + 1 - len(worker.reserved))),
     "a lost worker uses up a retry": (attempts_known, "KIND_LOST", "no such kind"),
     "SOFT waits for ever": (Core, "loosen", lambda core, run: None),

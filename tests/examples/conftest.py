@@ -4,14 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from mesh.server import EmbeddedServer
-from tests.cli.processes import Running
+from tests.examples.programs import scheduled
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of a server with a scheduler."""
-    folder = tmp_path_factory.mktemp("examples")
-    with EmbeddedServer(folder / "nats") as server, Running("scheduler", folder=folder, url=server.url) as scheduler:
-        scheduler.line("ready")
-        yield server.url
+    with scheduled(tmp_path_factory.mktemp("examples")) as url:
+        yield url

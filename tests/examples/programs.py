@@ -11,12 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.cli.processes import mesh_json
+from mesh.server import EmbeddedServer
+from tests.cli.processes import Running, mesh_json
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WITHIN_S = 20.0
 
 Answer = TypeVar("Answer")
+
+
+@contextmanager
+def scheduled(folder: Path) -> Iterator[str]:
+    """The address of a server with a scheduler."""
+    with EmbeddedServer(folder / "nats") as server, Running("scheduler", folder=folder, url=server.url) as scheduler:
+        scheduler.line("ready")
+        yield server.url
 
 
 def program(path: str, *arguments: str, url: str, code: int = 0) -> str:

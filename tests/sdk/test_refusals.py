@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from mesh_sdk import Concurrency, Context, DefinitionError, InvalidName, Mesh, StickyStrategy
+from mesh_sdk import Context, DefinitionError, InvalidName, Mesh, StickyStrategy
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -319,20 +319,20 @@ CASES: list[tuple[str, Define, str]] = [
     ("version", task(version=3), "3"),
     ("idempotency key", task(idempotency_key="input..id"), "'input..id'"),
     ("crons", task(on_crons=["* * * * *"]), "on_crons=['* * * * *'] of task 'step' is not supported by this version yet"),
-    ("concurrency", task(concurrency=Concurrency("input.id")), "is not supported by this version yet"),
-    ("rate limits", graph_step(name="x", rate_limits=[1]), "rate_limits=[1]"),
-    ("labels", task(desired_worker_labels={"gpu": 1}), "desired_worker_labels"),
-    ("slots", task(slots=2), "slots=2"),
-    ("negative slots of a step", task(slots=-1), "slots of task 'step' is -1"),
+    ("slots of a step 0", task(slots=0), "slots of step 'step' of workflow 'step' is 0: use a whole number from 1 to 100,000"),
+    ("negative slots of a step", task(slots=-1), "is -1"),
+    ("slots of a step too many", task(slots=100_001), "is 100001"),
+    ("slots of a step a truth value", task(slots=True), "is True"),
+    ("slots of a step a fraction", graph_step(name="x", slots=1.5), "is 1.5"),
+    ("slots of a step none", graph_step(name="x", slots=None), "is None"),
     ("skip_if", task(skip_if="x"), "skip_if='x'"),
     ("on_failure", workflow(on_failure=step), "on_failure"),
-    ("mesh.concurrency", lambda: mesh.concurrency(max_runs=1), "not supported by this version yet"),
     ("two on_moved", moved_twice, "workflow 'Twice' has two on_moved methods, 'one' and 'two': keep one"),
     ("two on_moved by inheritance", moved_twice_by_inheritance, "'one' and 'two'"),
     ("two on_moved of one name", moved_twice_by_one_name, "two on_moved methods called 'one'"),
-    ("on_moved on a step", moved_that_is_a_step, "step 'a' can't be the on_moved method too"),
+    ("on_moved on a step", moved_that_is_a_step, "'a' is marked with @mesh.step(): it can't be the on_moved method too"),
     ("step on an on_moved", step_that_is_moved, "'a' is marked with @mesh.on_moved()"),
-    ("on_moved named as a step", moved_named_as_a_step, "step 'a' can't be the on_moved method too"),
+    ("on_moved named as a step", moved_named_as_a_step, "'a' is marked with @mesh.step(): it can't be the on_moved method too"),
     ("step named as on_moved", step_named_as_moved, "'a' is marked with @mesh.on_moved()"),
     ("on_moved without sticky", moved_of_a_class(rebuild), "on_moved 'rebuild' of workflow 'Moving' would never be called"),
     ("on_moved overridden", moved_overridden({}, {"rebuild": unmarked}), "mark it too, or set `rebuild = None`"),

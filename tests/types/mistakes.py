@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh_sdk import Context, Mesh
+from mesh_sdk import Concurrency, Context, Mesh, RateLimit, WorkerLabel
 
 mesh = Mesh()
 
@@ -28,3 +28,17 @@ async def wrong() -> None:
 
 mesh.on_moved(timeout="1s")  # type: ignore  # pyright: ignore[reportArgumentType]
 mesh.workflow(name="w", retries=3)  # type: ignore  # pyright: ignore[reportCallIssue]
+mesh.concurrency(max_runs="5")  # type: ignore  # pyright: ignore[reportArgumentType]
+mesh.concurrency(limit_strategy="FIFO")  # type: ignore  # pyright: ignore[reportArgumentType]
+mesh.concurrency(max_run=5)  # type: ignore  # pyright: ignore[reportCallIssue]
+mesh.workflow(name="w", concurrency=5)  # type: ignore  # pyright: ignore[reportArgumentType]
+Concurrency("input.user_id", limit_strategy="FIFO")  # type: ignore  # pyright: ignore[reportArgumentType]
+RateLimit("mails", 1.5)  # type: ignore  # pyright: ignore[reportArgumentType]
+WorkerLabel(None)  # type: ignore  # pyright: ignore[reportArgumentType]
+
+
+def counted(context: Context) -> int:
+    return 3
+
+
+mesh.concurrency()(counted)  # type: ignore  # pyright: ignore[reportArgumentType]

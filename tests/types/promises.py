@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any, assert_type
 
 from pydantic import BaseModel
 
-from mesh_sdk import Context, EventRef, Mesh, RunInfo, RunList, RunRef, Spawn, Step, StickyStrategy, Task, WorkerInfo, Workflow
+from mesh_sdk import (
+    Concurrency,
+    ConcurrencyLimitStrategy,
+    Context,
+    EventRef,
+    Mesh,
+    RateLimit,
+    RunInfo,
+    RunList,
+    RunRef,
+    Spawn,
+    Step,
+    StickyStrategy,
+    Task,
+    WorkerInfo,
+    WorkerLabel,
+    Workflow,
+)
 
 
 class Order(BaseModel):
@@ -147,6 +165,50 @@ def refill(ctx: Context[Order]) -> str:
 
 
 restored: Callable[[Context[Order]], str] = refill
+
+
+# ---- flow control
+
+
+@mesh.workflow(concurrency=["input.shop", Concurrency("input.user_id", max_runs=2, limit_strategy="CANCEL_NEWEST")])
+class Limited:
+    @mesh.concurrency(max_runs=5, limit_strategy=ConcurrencyLimitStrategy.GROUP_ROUND_ROBIN)
+    def per_user(self, context: Context) -> str:
+        return str(context.workflow_input()["user_id"])
+
+    @mesh.step(
+        concurrency="metadata.tenant",
+        rate_limits=[RateLimit("mails", 10, per="second"), RateLimit("input.user_id", "input.calls", timedelta(days=1), "input.size")],
+        desired_worker_labels={
+            "gpu": WorkerLabel("a100", required=True, weight=10),
+            "zone": "eu",
+            "cpu": WorkerLabel([8, 16], comparator="in"),
+        },
+        slots=2,
+    )
+    def only(self, context: Context) -> None: ...
+
+
+per_user: Callable[[Context], str] = Limited().per_user
+
+
+@fulfil.concurrency(limit_strategy="QUEUE_NEWEST")
+async def per_order(order: Order, ctx: Context[Order]) -> str:
+    return str(order.id)
+
+
+ordered: Callable[[Order, Context[Order]], Coroutine[Any, Any, str]] = per_order
+
+
+@mesh.task(concurrency=Concurrency("input.id", scope="orders", weights={"7": 2}), slots=2, desired_worker_labels={"memory": 64})
+def heavy(order: Order, ctx: Context) -> float:
+    return float(order.id)
+
+
+async def start_somewhere() -> None:
+    wanted = {"gpu": WorkerLabel("a100")}
+    assert_type(await heavy.start(Order(id=1), desired_worker_labels=wanted), RunRef[float])
+    assert_type(await mesh.run("Limited", desired_worker_labels={"zone": "eu"}), Any)
 
 
 # ---- by name, children, reading

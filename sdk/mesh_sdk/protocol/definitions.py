@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-
 GROUP_ROUND_ROBIN = "GROUP_ROUND_ROBIN"
 CANCEL_IN_PROGRESS = "CANCEL_IN_PROGRESS"
 CANCEL_NEWEST = "CANCEL_NEWEST"
@@ -56,7 +55,7 @@ class LabelDefinition(Struct, array_like=True, gc=False, frozen=True):
     """What a step wants of its worker's label `name`."""
 
     name: str
-    value: Label | list[Label]
+    value: Label | tuple[Label, ...]
     comparator: str = "="
     required: bool = False
     weight: int = 100

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mesh_sdk.errors import DefinitionError
-from mesh_sdk.protocol.definitions import WorkflowDefinition
+from mesh_sdk.protocol.definitions import KEY, WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id
 from mesh_sdk.serialize import is_untyped
 from mesh_sdk.step import BoundStep
@@ -28,9 +28,10 @@ class Action:
         sticky: the workflow's strategy, "" for none.
         last: the run ends with it.
         on_moved: rebuilds what is kept for a sticky run; None when the workflow has no such method.
+        is_key: it is the workflow's key function: it takes no slot, and belongs to no run's place.
     """
 
-    __slots__ = ("dump", "invoke", "is_async", "last", "name", "on_moved", "parse", "reads_input", "sticky", "timeout_s")
+    __slots__ = ("dump", "invoke", "is_async", "is_key", "last", "name", "on_moved", "parse", "reads_input", "sticky", "timeout_s")
 
     def __init__(self, definition: WorkflowDefinition, step: BoundStep, on_moved: BoundMoved | None) -> None:
         self.name = f"{definition.name}:{step.name}"
@@ -40,9 +41,10 @@ class Action:
         self.reads_input = step.wants_input or not is_untyped(step.spec.input_type)
         self.is_async = step.is_async
         self.timeout_s = step.definition.timeout_ms / 1000
-        self.sticky = definition.sticky
-        self.last = _ends_run(definition, step.index)
-        self.on_moved = on_moved
+        self.is_key = step.definition.kind == KEY
+        self.sticky = "" if self.is_key else definition.sticky
+        self.last = not self.is_key and _ends_run(definition, step.index)
+        self.on_moved = None if self.is_key else on_moved
 
 
 class Registry:
@@ -66,7 +68,7 @@ class Registry:
             raise DefinitionError(f"workflow {workflow.name!r} is registered on this worker already: register each name once")
         bound = workflow.bind(instance)
         self._workflows[workflow.name] = bound
-        for step in bound.steps:
+        for step in bound.steps if bound.key is None else (bound.key, *bound.steps):
             self._actions[workflow.name, step.name] = Action(bound.definition, step, bound.on_moved)
 
     def find(self, workflow: str, step: str) -> Action | None:
@@ -106,4 +108,4 @@ class Registry:
 def _ends_run(definition: WorkflowDefinition, index: int) -> bool:
     """Whether a step is the only one that no other waits for."""
     parents = {parent for step in definition.steps for parent in step.parents}
-    return index not in parents and len(parents) == len(definition.steps) - 1
+    return index not in parents and len(parents) == sum(step.kind != KEY for step in definition.steps) - 1

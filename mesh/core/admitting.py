@@ -1,0 +1,161 @@
+"""Which runs may begin: keys are taken, places are given, and whoever has to go for a newer one is cancelled."""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from mesh.core import records as facts
+from mesh.core.assigning import Assigning
+from mesh.core.flow import Ticket, losers
+from mesh.core.keys import Evaluate, Keys, NoKey, function_key
+from mesh.core.run import LIVE, Run
+from mesh.core.step import BROKEN, DONE, READY, Step
+from mesh_sdk.protocol.definitions import FUNCTION
+from mesh_sdk.protocol.records import CANCELLED, FAILED
+
+
+class Admitting(Assigning):
+    """The part of the core that admits runs."""
+
+    evaluate: Evaluate | None = None
+    """Evaluates CEL; None where that is not installed."""
+
+    def finish(self, run: Run, status: str, reason: str) -> None:
+        raise NotImplementedError
+
+    def begin_run(self, run: Run) -> None:
+        """A run may begin: place its first steps, or have its keys taken first."""
+        flow = run.flow
+        if not flow.keyed:
+            for index in flow.roots:
+                if run.steps[index].state is READY:
+                    self.place(run.steps[index])
+        elif flow.keys:
+            for index in flow.keys:
+                self.place(run.steps[index])
+        else:
+            self.take_keys(run)
+
+    def key_function_ended(self, step: Step) -> None:
+        """A key function has given its key, or failed for good."""
+        run = step.run
+        if run.status is not LIVE:
+            return
+        if step.state is BROKEN:
+            error = step.error
+            why = f"{error.type}: {error.message}" if error is not None else "no answer"
+            self.finish(run, FAILED, f"concurrency key function {step.name!r} failed, so the run could not begin: {why}")
+        elif run.keyed is None and all(run.steps[index].state is DONE for index in run.flow.keys):
+            self.take_keys(run)
+
+    def take_keys(self, run: Run) -> None:
+        """Take the run's keys, and have it wait for its places; a run without keys fails."""
+        try:
+            keys = self._keys(run)
+        except NoKey as error:
+            self.finish(run, FAILED, str(error))
+            return
+        self.out.append(fact := facts.RunKeyed(run.id, keys))
+        self.state.apply(fact)
+        if run.ticket is None:
+            self._place_roots(run)
+            return
+        self.dispute(run.ticket)
+        self.admit(run)
+
+    def _keys(self, run: Run) -> facts.RunKeys:
+        flow = run.flow
+        taken = Keys(run.input, run.metadata, self.evaluate)
+        groups = [
+            function_key(limit.key, self._output(run, limit.key)) if limit.language == FUNCTION else taken.group(limit)
+            for _, limit in flow.limits
+        ]
+        steps = [
+            facts.StepKeys(
+                index, [taken.group(limit) for _, limit in flow.step_limits[index]], [taken.rate(rate) for rate in step.rate_limits]
+            )
+            for index, step in enumerate(flow.steps)
+            if step.concurrency or step.rate_limits
+        ]
+        return facts.RunKeys(groups, steps)
+
+    def _output(self, run: Run, function: str) -> Raw:
+        return run.steps[run.flow.step_names.index(function)].output
+
+    def admit(self, run: Run) -> None:
+        """The run begins, if all its groups have a place for it by now."""
+        ticket = run.ticket
+        if ticket is None or ticket.placed or ticket.over or self.state.limits.groups.park(ticket):
+            return
+        self.out.append(fact := facts.RunAdmitted(run.id))
+        self.state.apply(fact)
+        self._place_roots(run)
+
+    def _place_roots(self, run: Run) -> None:
+        for index in run.flow.roots:
+            if run.steps[index].state is READY:
+                self.place(run.steps[index])
+
+    def dispute(self, ticket: Ticket) -> None:
+        """A ticket wants its places: who has to go for it is cancelled, itself perhaps."""
+        for loser, reason in losers(ticket):
+            run = self.state.runs.get(loser.run)
+            if run is not None:
+                self.finish(run, CANCELLED, reason)
+
+    def serve_freed(self) -> None:
+        """Give places that have become free to those who wait for them."""
+        groups = self.state.limits.groups
+        while groups.freed:
+            group = groups.get(next(iter(groups.freed)))
+            groups.freed.pop(next(iter(groups.freed)))
+            while group is not None and not group.full and (ticket := groups.next(group)) is not None:
+                self._serve(ticket)
+                if ticket.parked is group:
+                    break
+
+    def _serve(self, ticket: Ticket) -> None:
+        run = self.state.runs[ticket.run]
+        if ticket.step < 0:
+            self.admit(run)
+        elif not self.state.limits.groups.park(ticket):
+            step = run.steps[ticket.step]
+            self.state.unpark(step)
+            self.place(step)
+
+    def rate_came(self, key: str) -> None:
+        """Units of a rate may pass again."""
+        state = self.state
+        state.timers.rate_came(key)
+        for step in state.limits.due(key, state.now):
+            state.unpark(step)
+            self.place(step)
+        again = state.limits.next_at(key, state.now)
+        if again:
+            state.timers.rate(key, again)
+
+    def settle_limits(self) -> None:
+        """Finish what an older leader left half done, and find out anew who waits for what."""
+        for run in list(self.state.runs.values()):
+            if not run.flow.keyed or run.start_at or run.status is not LIVE:
+                continue
+            if run.keyed is None:
+                if all(run.steps[index].state is DONE for index in run.flow.keys):
+                    self.take_keys(run)
+                elif (broken := next((step for step in run.steps if step.is_key and step.state is BROKEN), None)) is not None:
+                    self.key_function_ended(broken)
+            else:
+                self._settle_tickets(run)
+        for key in list(self.state.limits.lines):
+            self.rate_came(key)
+
+    def _settle_tickets(self, run: Run) -> None:
+        if run.ticket is not None and not run.ticket.placed:
+            self.dispute(run.ticket)
+            self.admit(run)
+        for step in run.steps:
+            ticket = step.ticket
+            if ticket is not None and step.parked:
+                self.dispute(ticket)
+                if not ticket.over and not self.state.limits.groups.park(ticket):
+                    self.state.unpark(step)
