@@ -56,11 +56,20 @@ class Assigning:
         if pool.waiting:
             self._pump_draining(pool)
         queues = self.state.routes.by_pool.get(pool.id)
-        if queues:
+        if not queues:
+            return
+        queue = queues[0]
+        if len(queues) > 1 or queue.choosy or queue.keys is not None or pool.waiting:
             self._pump_keys(pool, queues)
-            self._pump_slots(pool, queues)
+            self._pump_mixed(pool, queues)
+            return
+        free = pool.free
+        while free > 0 and (step := queue.ready.first()) is not None:
+            if not step.run.flow.keyed or not self._is_held_back(step):
+                self._release(step, pool, None)
+                free -= 1
 
-    def _pump_slots(self, pool: Pool, queues: list[Queue]) -> None:
+    def _pump_mixed(self, pool: Pool, queues: list[Queue]) -> None:
         while pool.free > 0:
             step, worker = self._next(pool, queues)
             if step is None:
@@ -80,7 +89,7 @@ class Assigning:
     def _pump_keys(self, pool: Pool, queues: list[Queue]) -> None:
         """Have key functions run, wherever: they take no slot, but of each worker only so many at once."""
         for queue in queues:
-            while (step := queue.keys.first()) is not None:
+            while queue.keys is not None and (step := queue.keys.first()) is not None:
                 worker = min((worker for worker in pool.workers.values() if worker.takes_work), key=_fewest_keys, default=None)
                 if worker is None or worker.keys_out >= KEYS_AT_ONCE:
                     return

@@ -53,7 +53,9 @@ class AttemptsKnown(Memory):
         """The lines that it waited in go on: a line that others take turns in by its turn, the others by dropping it."""
         queue = self.routes.queue(step.action)
         queue.line(step).served(step)
-        if worker is not None and step.run.worker == worker.id:
+        if worker is None:
+            return
+        if step.run.worker == worker.id:
             worker.line.served(step)
         queue.tidy(step)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mesh.core.flow_definition import objection
-from mesh.core.labels import Wish, wishes
+from mesh.core.labels import ANYWHERE, Wish, wishes
 from mesh_sdk.protocol.definitions import KEY, ConcurrencyDefinition, StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.subjects import PRIORITIES
 
@@ -85,6 +85,8 @@ class Flow:
             [(limit.scope or f"{self.name}:{step.name}/{place}", limit) for place, limit in enumerate(step.concurrency)] for step in steps
         ]
         self.wishes = wishes(definition)
+        self.plain = not self.keys and not self.sticky and all(wish is ANYWHERE for wish in self.wishes)
+        """Its steps do with any free slot."""
         self.keyed = bool(self.limits) or any(step.concurrency or step.rate_limits for step in steps)
         """A run of it has keys, which must be known before anything of it is placed."""
 
@@ -97,7 +99,7 @@ class Flow:
         flow.steps, flow.step_names, flow.actions = [], [], []
         flow.parents, flow.needs, flow.children, flow.roots, flow.finals = [], [], [], [], []
         flow.keys, flow.limits, flow.step_limits, flow.keyed = [], [], [], False
-        flow.wishes = list[Wish]()
+        flow.wishes, flow.plain = list[Wish](), True
         return flow
 
     def descendants(self, step: int) -> list[int]:

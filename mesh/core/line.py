@@ -46,15 +46,19 @@ class Line:
 
     def push(self, step: Step) -> None:
         """Add a ready step; its mark tells this entry from older ones of the same step."""
-        heap = self._levels.get(step.priority)
+        run = step.run
+        priority = run.flow.steps[step.index].priority or run.priority
+        heap = self._levels.get(priority)
         if heap is None:
-            heap = self._levels[step.priority] = []
-        heappush(heap, (self._turn(step), step.run.number, step.mark, step))
+            heap = self._levels[priority] = []
+        heappush(heap, (self._time if run.fair_key is None else self._turn(step, run.fair_key), run.number, step.mark, step))
 
     def extend(self, steps: Iterable[Step]) -> None:
         """Add many, in one pass."""
         for step in steps:
-            self._levels.setdefault(step.priority, []).append((self._turn(step), step.run.number, step.mark, step))
+            key = step.run.fair_key
+            turn = self._time if key is None else self._turn(step, key)
+            self._levels.setdefault(step.priority, []).append((turn, step.run.number, step.mark, step))
         for heap in self._levels.values():
             heapify(heap)
 
@@ -74,10 +78,7 @@ class Line:
             del self._levels[priority]
         return None
 
-    def _turn(self, step: Step) -> int:
-        key = step.run.fair_key
-        if key is None:
-            return self._time
+    def _turn(self, step: Step, key: FairKey) -> int:
         if step.turn is not None and step.turn[0] is self:
             return step.turn[1]  # it has been charged for already
         turn = self._last.get(key, 0)
@@ -106,6 +107,10 @@ class Line:
 
     def first(self) -> Step | None:
         """The step that is served next, None when none waits."""
+        if len(self._levels) == 1:  # as a rule
+            for heap in self._levels.values():
+                entry = head(heap)
+                return entry[3] if entry is not None else None
         heads = self.heads()
         return min(heads, key=urgency)[4] if heads else None
 

@@ -23,8 +23,8 @@ class Queue:
         """Those that any free slot will do for."""
         self.choosy: dict[Wish, Line] = {}
         """Those that want a worker, by what they want."""
-        self.keys = Line()
-        """Key functions: they take no slot."""
+        self.keys: Line | None = None
+        """Key functions: they take no slot. None as long as there was none."""
 
     def push(self, step: Step) -> None:
         """A step waits here from now on."""
@@ -32,7 +32,11 @@ class Queue:
 
     def line(self, step: Step) -> Line:
         """The line that the step waits in."""
+        if step.run.flow.plain and step.run.labels is None:
+            return self.ready
         if step.is_key:
+            if self.keys is None:
+                self.keys = Line()
             return self.keys
         wish = wish_of(step)
         if wish is ANYWHERE:
@@ -44,9 +48,10 @@ class Queue:
 
     def tidy(self, step: Step) -> None:
         """The step waits no more: its line goes if it was the last one that wanted this."""
-        wish = wish_of(step)
-        if wish in self.choosy and not self.choosy[wish]:
-            del self.choosy[wish]
+        if self.choosy:
+            wish = wish_of(step)
+            if wish in self.choosy and not self.choosy[wish]:
+                del self.choosy[wish]
 
     def take(self, other: Queue) -> None:
         """Be what another queue was."""
@@ -102,7 +107,7 @@ class Routes:
     def _move(self, old: Queue) -> None:
         """In one pass: with 100,000 steps waiting, a heap operation for each would stop the leader."""
         moved: dict[tuple[str, Wish], list[Step]] = {}
-        keys: list[Step] = list(old.keys.waiting())
+        keys: list[Step] = list(old.keys.waiting()) if old.keys is not None else []
         for line in (old.ready, *old.choosy.values()):
             for step in line.waiting():
                 moved.setdefault((step.action, wish_of(step)), []).append(step)
