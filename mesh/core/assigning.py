@@ -42,6 +42,8 @@ class Assigning:
             self.state.unparked = False
             for other in list(self.state.pools.values()):
                 self.pump(other)
+        if pool.waiting:
+            self._pump_draining(pool)
         free = pool.capacity - pool.busy - len(pool.out)
         if free <= 0:
             return
@@ -56,6 +58,12 @@ class Assigning:
         while free > 0 and (entry := head(ready)) is not None:
             self._release(entry[3], pool, None)
             free -= 1
+
+    def _pump_draining(self, pool: Pool) -> None:
+        """What draining workers still begin: nobody else could have their slots."""
+        for worker in [worker for worker in pool.waiting.values() if worker.draining and worker.id != self.leaving]:
+            while worker.room > 0 and (entry := head(worker.queue)) is not None:
+                self._release(entry[3], pool, worker)
 
     def _pump_mixed(self, pool: Pool, queues: list[Queue]) -> None:
         while pool.free > 0:
@@ -81,7 +89,7 @@ class Assigning:
                 if worker is not None:
                     best, to = entry, worker
         for worker in pool.waiting.values():
-            if worker.room > 0:
+            if worker.takes_work and worker.room > 0:
                 entry = head(worker.queue)
                 if entry is not None and (best is None or entry < best):
                     best, to = entry, worker

@@ -61,6 +61,7 @@ class AttemptsKnown(Memory):
         worker = self.workers[record.worker]
         self.unclaimed.pop(record.token, None)
         hold(attempt, worker)
+        self.rehome_children(attempt)
         step = attempt.step
         if step.current is attempt:
             step.state = HELD
@@ -100,6 +101,7 @@ class AttemptsKnown(Memory):
         if worker is not None:
             self.changed_workers[worker.id] = worker
             pool = worker.pool
+            self.rehome_children(attempt)
         else:
             assert attempt.pool is not None
             pool = attempt.pool
@@ -119,9 +121,12 @@ class AttemptsKnown(Memory):
         if record.worker:
             step = self._end_attempt(record.token).step
             step.worker = record.worker
+            step.current = None
         else:
-            step = self.attempts[record.token].step
-        step.current = None
+            attempt = self.attempts[record.token]
+            step = attempt.step
+            step.current = None
+            self.rehome_children(attempt)
         step.run.begun = True
         step.error = record.error
         step.error_kind = record.kind

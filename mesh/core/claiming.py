@@ -39,7 +39,9 @@ class Claiming(Spawning):
         """The attempt is known to run there. If that worker drains, or is in another pool by now, the pool that was charged has room."""
         holder = self.state.workers[worker]
         self.record(facts.StepAccepted(attempt.token, worker))
-        if attempt.pool is not None and (attempt.pool is not holder.pool or not holder.takes_work):
+        if not holder.takes_work:
+            self.pump(holder.pool)
+        if attempt.pool is not None and attempt.pool is not holder.pool:
             self.pump(attempt.pool)
 
     def settle_lanes(self) -> None:

@@ -123,7 +123,7 @@ class Memory:
             self._enqueue_bound(step, self.workers.get(run.worker))
 
     def _enqueue_bound(self, step: Step, worker: Worker | None) -> None:
-        if worker is not None and worker.can_run(step.action):
+        if worker is not None and (worker.can_run(step.action) or self._is_needed_there(step, worker)):
             push(worker.queue, step)
             worker.pool.waiting[worker.id] = worker
         elif step.run.flow.sticky == "HARD" or step.run.placed:
@@ -132,6 +132,31 @@ class Memory:
             step.run.loose = True
             self.unparked = True
             self.requeue_all(step.run)
+
+    def _is_needed_there(self, step: Step, worker: Worker) -> bool:
+        """Whether a draining worker is to begin the step all the same, since what runs there may wait for it, and nobody else can run it.
+
+        So it is with a HARD sticky child of an attempt that the worker holds. Not with one that was ever handed back: it would be again.
+        """
+        run = step.run
+        if not (worker.draining and run.tied and run.parent is not None and run.flow.sticky == "HARD") or worker.gone:
+            return False
+        parent = self.runs.get(run.parent[0])
+        attempt = parent.steps[run.parent[1]].current if parent is not None else None
+        held = attempt is not None and attempt.token in worker.held
+        return held and step.action in worker.pool.actions and step.attempt == step.retries + step.losses
+
+    def rehome(self, worker: Worker) -> None:
+        """Steps bound to a worker that takes no more work wait where they belong now."""
+        entries, worker.queue = sorted([*worker.queue, *self.away.pop(worker.id, ())]), []
+        worker.pool.waiting.pop(worker.id, None)
+        for entry in entries:
+            self._enqueue_if_waiting(entry)
+
+    def rehome_children(self, attempt: Attempt) -> None:
+        """The attempt runs on a worker from now on, or not any more. If that one drains, what it is to begin for it changes."""
+        if attempt.worker is not None and attempt.worker.draining and attempt.step.children:
+            self.rehome(attempt.worker)
 
     def unplaced(self, run: Run) -> None:
         """An attempt of a sticky run has ended. If it was the last one on a worker that takes no more, the run may leave."""

@@ -120,7 +120,9 @@ class RunsKnown(Memory):
                 if step.state is READY:
                     self.waiting -= 1
                 step.state = SKIPPED
-                step.current = None  # an attempt that is still out keeps its slot until it is answered
+                attempt, step.current = step.current, None  # one that is still out keeps its slot until it is answered
+                if attempt is not None:
+                    self.rehome_children(attempt)
         if run.worker:
             self.tidy_queues(run.worker)
         self._remember(run, record.status)

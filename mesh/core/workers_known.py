@@ -74,14 +74,14 @@ class WorkersKnown(Memory):
         worker = self.workers[record.worker]
         withdraw(worker)
         worker.draining = True
-        self._rehome(worker)
+        self.rehome(worker)
         self.changed_workers[worker.id] = worker
 
     def _apply_gone(self, record: facts.WorkerGone) -> None:
         worker = self.workers.pop(record.worker)
         self._leave(worker)
         self._reroute()
-        self._rehome(worker)
+        self.rehome(worker)
         self.changed_workers[worker.id] = worker
 
     def _leave(self, worker: Worker) -> None:
@@ -96,13 +96,6 @@ class WorkersKnown(Memory):
     def _reroute(self) -> None:
         self.routes.rebuild(self.pools.values())
         self.matcher.rebuild(self.flows.values())
-
-    def _rehome(self, worker: Worker) -> None:
-        """Steps bound to a worker that takes no more work wait where they belong now."""
-        entries, worker.queue = sorted(worker.queue), []
-        worker.pool.waiting.pop(worker.id, None)
-        for entry in entries:
-            self._enqueue_if_waiting(entry)
 
     def _apply_lanes(self, record: facts.LanesReset) -> None:
         self.lanes_until = record.until

@@ -7,6 +7,7 @@ from mesh.core.core import Core
 from mesh.core.image import encode_image, image, load
 from mesh.core.inputs import SELF, Sender, TimePassed
 from mesh.core.records import NEVER, Fact
+from mesh.core.state import State
 from mesh.core.step import OUT, READY, Step
 from mesh_sdk.protocol import records as wire
 from tests.core.comparing import order_of
@@ -73,14 +74,17 @@ class StickyWorld(World):
                 f"{worker.id} got more than its slots"
             )
             pool = self.state.pools.get(fact.pool)
-            assert pool is None or pool.free >= 0
+            if worker is not None and worker.draining:
+                assert not waiting_for_nobody(self.state, fact), "a draining worker begins what nobody there waits for"
+            else:
+                assert pool is None or pool.free >= 0
 
     def _check_order_of_bound(self, waiting: list[tuple[Step, int, str]], released: list[facts.StepReleased]) -> None:
         """Among the steps that wait for one worker, priority and age decide."""
         left = [step for step, mark, _ in waiting if step.state is READY and step.mark == mark and step.run.flow.sticky]
         for fact in released:
             attempt = self.state.attempts.get(fact.token)
-            if attempt is None or not fact.worker:
+            if attempt is None or attempt.worker is None or attempt.worker.draining:  # that one takes no more but some children
                 continue
             for step in left:
                 if step.run.worker == fact.worker and not step.run.loose and step.action in attempt.pool.actions:  # type: ignore[union-attr]
@@ -118,3 +122,10 @@ class StickyWorld(World):
                     run = self.state.runs.get(id)
                     assert run is not None, f"{holder.id} still keeps what it had for run {id}, which has ended"
                     assert run.loose or run.worker == holder.id, f"{holder.id} still keeps what it had for run {id}, which has moved"
+
+
+def waiting_for_nobody(state: State, fact: facts.StepReleased) -> bool:
+    """Whether what was released is other than a step of a HARD child whose parent's step runs on that very worker."""
+    run = state.find(fact.run)
+    parent = state.runs.get(run.parent[0]) if run is not None and run.parent is not None and run.flow.sticky == "HARD" else None
+    return parent is None or run is None or run.parent is None or parent.steps[run.parent[1]].worker != fact.worker

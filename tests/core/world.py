@@ -170,8 +170,8 @@ class World:
         for fact in facts:
             if type(fact) is not StepReleased:
                 continue
-            pool = self.state.pools.get(fact.pool)
-            assert pool is None or pool.free >= 0, "more is released than the pool has room for"
+            worker, pool = self.state.workers.get(fact.worker), self.state.pools.get(fact.pool)
+            assert pool is None or pool.free >= 0 or (worker is not None and worker.draining), "more is released than the pool has room for"
             if not fact.worker and left:
                 attempt = self.state.attempts.get(fact.token)
                 if attempt is None:
