@@ -13,15 +13,16 @@ from mesh.server import EmbeddedServer
 class Cluster:
     """Servers `n0`, `n1`, `n2` on free ports of the loopback, each with a store of its own under `folder`."""
 
-    def __init__(self, folder: Path, *, size: int = 3, sync: str | None = "always") -> None:
+    def __init__(self, folder: Path, *, size: int = 3, sync: str | None = "always", advertise: bool = True) -> None:
         routes = _free_ports(size)
+        hidden = "" if advertise else ", no_advertise: true"
         urls = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
         self.servers = [
             EmbeddedServer(
                 folder / f"n{index}",
                 name=f"n{index}",
                 sync=sync,
-                extra=f"cluster {{ name: tests, listen: 127.0.0.1:{port}, routes: [{urls}] }}\n",
+                extra=f"cluster {{ name: tests, listen: 127.0.0.1:{port}, routes: [{urls}]{hidden} }}\n",
             )
             for index, port in enumerate(routes)
         ]

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from mesh.core.records import JOURNAL_VERSION, InputRejected, TermStarted
+from mesh.core.records import JOURNAL_VERSION, InputRejected, JournalFrame, TermStarted
 from mesh.core.state import State
 from mesh.scheduler.journal import decode_frame
+from mesh.scheduler.strays import Strays, is_frame
 from mesh.store.snapshots import Snapshots
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Delivery, Reader
@@ -42,6 +43,8 @@ class Follower:
         self._reader: Reader | None = None
         self._moved = asyncio.Event()
         self._broken: Exception | None = None
+        self._failed = asyncio.Event()
+        self._strays = Strays(bus, subjects)
         self.state = State(finished_max)
         self.sequence = 0
         self.snapshot_sequence = 0
@@ -53,6 +56,7 @@ class Follower:
         """Load the newest snapshot and read on from it."""
         await self.stop()  # a reader left over would go on applying, to a state that may be the leader's own by then
         self._broken = None
+        self._failed.clear()
         loaded = await self._snapshots.newest(self._finished_max)
         if loaded is None:
             self.state, self.sequence, self.positions = State(self._finished_max), 0, {}
@@ -60,7 +64,7 @@ class Follower:
             self.state, self.sequence, self.positions = loaded.state, loaded.sequence, loaded.positions
         self.snapshot_sequence = self.sequence
         self._reader = self._bus.reader(
-            self._subjects.journal_stream, self._subjects.journal, self.sequence + 1, self._apply, window=_WINDOW
+            self._subjects.journal_stream, self._subjects.all_journals, self.sequence + 1, self._apply, window=_WINDOW
         )
         await self._reader.start()
 
@@ -82,6 +86,7 @@ class Follower:
         except Exception as error:  # whatever it is, this state can't be trusted any more; `wait_for` raises it
             log.error("journal frame %d can't be applied: %s", delivery.sequence, error)
             self._broken = error
+            self._failed.set()
         self._moved.set()
 
     def _apply_frame(self, delivery: Delivery) -> None:
@@ -90,6 +95,13 @@ class Follower:
                 f"the journal goes on at {delivery.sequence}, this follower is at {self.sequence}: it was trimmed ahead of us. If this is "
                 "said again, the newest snapshots are of a newer version: start schedulers of that version"
             )
+        if not is_frame(delivery.subject, delivery.headers, self._subjects):
+            self._strays.passed(delivery.sequence, delivery.subject)
+            self.sequence = delivery.sequence
+            return
+        self._apply_records(delivery.sequence, self._frame(delivery))
+
+    def _frame(self, delivery: Delivery) -> JournalFrame:
         try:
             frame = decode_frame(delivery.data)
             if frame.version != JOURNAL_VERSION:
@@ -97,17 +109,22 @@ class Follower:
         except msgspec.MsgspecError as error:
             told = f"frame {delivery.sequence} was written by a newer version, or is damaged: {error}"
             raise Unfollowable(f"{told}. Unknown records: no snapshot, no leading; start schedulers of that version") from error
+        if frame.term != self.state.term and not (frame.records and type(frame.records[0]) is TermStarted):
+            raise Unfollowable(f"frame {delivery.sequence} is of term {frame.term} amid term {self.state.term}: no scheduler wrote it")
+        return frame
+
+    def _apply_records(self, sequence: int, frame: JournalFrame) -> None:
         state = self.state
         state.now = frame.at
         for record in frame.records:
             if type(record) is TermStarted:
-                state.term = delivery.sequence
-                self.on_term(delivery.sequence, record.holder)
+                state.term = sequence
+                self.on_term(sequence, record.holder)
             elif type(record) is InputRejected:
                 self.rejected.append(record)
             state.apply(record)
         state.changed_workers.clear()  # for leaders, who mirror them
-        self.sequence = delivery.sequence
+        self.sequence = sequence
         self.positions.update(frame.positions)
 
     async def wait_for(self, sequence: int, timeout_s: float) -> bool:
@@ -131,6 +148,15 @@ class Follower:
             except TimeoutError:
                 return False
         return True
+
+    async def failure(self) -> None:
+        """Return when the journal can't be followed any more."""
+        await self._failed.wait()
+
+    @property
+    def follows(self) -> bool:
+        """It reads the journal, and the state can be trusted."""
+        return self._reader is not None and self._broken is None
 
     @property
     def broken(self) -> bool:

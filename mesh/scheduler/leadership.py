@@ -92,13 +92,17 @@ class Leadership:
         """Return when the leader has been silent for long enough that this scheduler should try."""
         while True:
             self._tick()
-            now = self._loop.time()
-            if self._bus.connected and now >= self._not_before and now - self._silent_since >= SILENCE_S + self._jitter():
+            if self.vacant():
                 return
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_S / 2):
                     await self._changed.wait()
+
+    def vacant(self) -> bool:
+        """Whether this scheduler should try."""
+        now = self._loop.time()
+        return self._bus.connected and now >= self._not_before and now - self._silent_since >= SILENCE_S + self._jitter()
 
     def _tick(self) -> None:
         """Silence does not count while this loop itself stood still."""

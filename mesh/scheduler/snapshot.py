@@ -56,6 +56,11 @@ async def make(url: str, namespace: str, finished_max: int) -> int:
         await bus.close()
 
 
+async def _make_in_time(url: str, namespace: str, finished_max: int) -> int:
+    async with asyncio.timeout(MAKE_S):
+        return await make(url, namespace, finished_max)
+
+
 def main() -> int:
     """Run as a program."""
     url, namespace, finished_max = sys.argv[1:4]
@@ -63,7 +68,10 @@ def main() -> int:
         os.nice(_NICENESS)  # the leader and the workers come first
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
-        print(asyncio.run(asyncio.wait_for(make(url, namespace, int(finished_max)), MAKE_S)))  # noqa: T201
+        print(asyncio.run(_make_in_time(url, namespace, int(finished_max))))  # noqa: T201
+    except TimeoutError:
+        print(f"no snapshot: it was not made within {MAKE_S:g} s", file=sys.stderr)  # noqa: T201
+        return 1
     except Unfollowable as error:
         print(f"no snapshot: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -7,6 +7,7 @@ new at each start, and the bucket must not hold every one there ever was.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 
@@ -14,12 +15,17 @@ from mesh.core.slots import Worker
 from mesh.core.state import State
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
+from mesh_sdk.transport.errors import StreamFull
+
+log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.1
 STEPS_MAX = 200
 """Attempts named of one worker."""
 GONE_TTL_S = 24 * 3600.0
 """How long a worker that is gone is known."""
+FULL_PART = 0.99
+"""Of its bytes, from which on the bucket counts as full."""
 
 Row = tuple[str, dict[str, object]]
 
@@ -31,6 +37,8 @@ class SlotsMirror:
         self._bus = bus
         self._bucket = bus.bucket(subjects.slots_bucket)
         self._prefix = f"$KV.{subjects.slots_bucket}."
+        self._stream = f"KV_{subjects.slots_bucket}"
+        self._full = False
         self._term = term
         self._next_at = 0.0
 
@@ -66,10 +74,22 @@ class SlotsMirror:
             self._bus.publish(self._prefix + worker, msgspec.json.encode(row))
 
     async def retire(self, worker: str, state: State) -> None:
-        """Have the row of a worker end after GONE_TTL_S, unless it is back."""
+        """Have the row of a worker end after GONE_TTL_S, unless it is back; at once, where its end finds no room beside it."""
         row = await self._bucket.get(worker)
-        if row is not None and worker not in state.workers:
+        if row is None or worker in state.workers:
+            return
+        try:
             await self._bucket.put(worker, row[0], ttl_s=GONE_TTL_S)
+        except StreamFull:
+            await self._bucket.delete(worker)
+
+    async def look(self) -> None:
+        """Say so when the bucket is full: rows are sent without waiting for an answer, and new ones are refused then."""
+        state = await self._bus.stream_state(self._stream)
+        full = state is not None and state.bytes > FULL_PART * state.limit_bytes
+        if full and not self._full:
+            log.error("the slots bucket is full: rows of workers that come now are missing there, everything else goes on")
+        self._full = full
 
     async def retire_all(self, state: State) -> None:
         """Retire every row of a worker that is not there: an older leader may not have come to it."""

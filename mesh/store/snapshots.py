@@ -18,7 +18,7 @@ from mesh.core.image import encode_image, image, load
 from mesh.core.state import State
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
-from mesh_sdk.transport.errors import Damaged, StreamFull, StreamMissing
+from mesh_sdk.transport.errors import NO_RESPONDERS, Damaged, StreamFull, StreamMissing
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,9 @@ class Snapshots:
         """Journal sequences that there are snapshots of, oldest first."""
         try:
             names = await self._objects.names()
-        except StreamMissing:
+        except StreamMissing as error:
+            if error.code == NO_RESPONDERS:  # nobody says whether there are any: to begin without one would be to read all anew
+                raise
             return []
         return sorted(int(name) for name in names if name.isdigit())
 
@@ -107,7 +109,19 @@ class Snapshots:
         sequences = await self.sequences()
         for sequence in sequences[:-count]:
             await self._objects.delete(_name(sequence))
+        if sequences:
+            await self._drop_unfinished(sequences[-1])
         return sequences
+
+    async def _drop_unfinished(self, newest: int) -> None:
+        """Parts of snapshots whose makers were killed: nobody knows of them, and they would fill the bucket in time.
+
+        Older ones than the newest only: one that is still being written is of a later sequence, or not needed any more.
+        """
+        for name in await self._objects.unfinished():
+            if name.isdigit() and int(name) < newest:
+                log.info("snapshot %s was never finished: what there is of it is dropped", name)
+                await self._objects.delete(name)
 
 
 def _load(data: bytes, finished_max: int) -> Snapshot:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from mesh_sdk.errors import ServerUnsuitable
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, StreamSettings
-from mesh_sdk.transport.errors import Refused, StreamFull
+from mesh_sdk.transport.errors import Busy, Refused, StreamFull, StreamMissing
 from mesh_sdk.transport.kv import bucket_stream
 from mesh_sdk.transport.objects import object_stream
 
@@ -52,17 +52,16 @@ class Topology:
         subjects: the namespace's names.
         replicas: 1, or 3 on a cluster.
         limits: bytes for each stream.
+        presence_ttl_s: how long a worker's presence lives without a heartbeat.
     """
 
-    def __init__(self, subjects: Subjects, replicas: int = 1, limits: Limits | None = None) -> None:
+    def __init__(
+        self, subjects: Subjects, replicas: int = 1, limits: Limits | None = None, *, presence_ttl_s: float = PRESENCE_TTL_S
+    ) -> None:
         self.subjects = subjects
         self.replicas = replicas
         self.limits = limits or Limits()
-
-    @property
-    def presence_ttl_s(self) -> float:
-        """How long a presence key lives."""
-        return PRESENCE_TTL_CLUSTER_S if self.replicas > 1 else PRESENCE_TTL_S
+        self.presence_ttl_s = presence_ttl_s
 
     def stored(self) -> list[StreamSettings]:
         """What survives a restart of the server."""
@@ -109,6 +108,7 @@ class Topology:
 
         Raises:
             ServerUnsuitable: the server refuses a stream, e.g. because its storage limits are too small.
+            TransportError: it can't be made now, perhaps later.
         """
         for settings in (*self.stored(), *self.remembered()):
             await self._ensure(bus, settings)
@@ -128,6 +128,8 @@ class Topology:
             except StreamFull as error:
                 refusal = error
                 continue
+            except (Busy, StreamMissing):
+                raise  # nobody leads, or answers, for now
             except Refused as error:
                 refusal = error
                 break

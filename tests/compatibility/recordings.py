@@ -13,7 +13,8 @@ import msgspec
 
 from mesh.core.state import State
 from mesh.scheduler.follower import Follower
-from mesh_sdk.protocol.subjects import Subjects
+from mesh.scheduler.strays import EXPECTATION
+from mesh_sdk.protocol.subjects import PARTITION, Subjects
 from mesh_sdk.transport.bus import Bus, Delivery
 from tests.compatibility.fields import Layout
 
@@ -49,7 +50,8 @@ class Shelf:
         self.kept[name] = data
 
     def reader(self, stream: str, subject: str, start: int, on_message: Callable[[Delivery], None], *, window: int) -> Shelf:
-        self._deliveries = [Delivery(place, 0, subject, data, 0, None) for place, data in enumerate(self.frames, 1)]
+        at = subject.replace(">", PARTITION)
+        self._deliveries = [Delivery(place, 0, at, data, 0, {EXPECTATION: f"{place - 1}"}) for place, data in enumerate(self.frames, 1)]
         self._start, self._on_message = max(start, self.first), on_message
         return self
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, model_serializer, model_validator
@@ -23,6 +24,12 @@ if limit := int(os.environ.get("CONTAINED_MIB", "0")):
     resource.setrlimit(resource.RLIMIT_AS, (limit * MIB, limit * MIB))
 
 
+def say(ctx: Context, what: str) -> None:
+    """As `Fleet.executions` reads it."""
+    with (Path(os.environ["FAULTS_EXECUTED"]) / str(os.getpid())).open("a") as file:
+        file.write(f"{ctx.run_id} {ctx.step_name} {ctx.attempt} {what}\n")
+
+
 @mesh.task()
 async def fine(input: dict[str, Any], ctx: Context) -> dict[str, Any]:
     """A good neighbour."""
@@ -32,10 +39,13 @@ async def fine(input: dict[str, Any], ctx: Context) -> dict[str, Any]:
 
 @mesh.task()
 async def blocks(input: dict[str, Any], ctx: Context) -> str:
-    """Stops the event loop, at once or a while after it began."""
+    """Stops the event loop, at once or a while after it began; with `once` the first time only."""
+    say(ctx, "start")
     if after := input.get("after_ms"):
         await asyncio.sleep(after / 1000)
-    time.sleep(input["seconds"])
+    if ctx.attempt == 1 or not input.get("once"):
+        time.sleep(input["seconds"])
+    say(ctx, "end")
     return ctx.worker.id()
 
 

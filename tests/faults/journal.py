@@ -8,6 +8,7 @@ from collections import Counter
 from mesh.core import records as facts
 from mesh.core.records import JournalFrame
 from mesh.scheduler.journal import decode_frame, encode_frame
+from mesh.scheduler.strays import is_frame
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Delivery
@@ -26,11 +27,12 @@ async def frames(bus: Bus) -> list[tuple[int, JournalFrame]]:
     end = asyncio.Event()
 
     def take(delivery: Delivery) -> None:
-        found.append((delivery.sequence, decode_frame(delivery.data)))
+        if is_frame(delivery.subject, delivery.headers, NAMES):
+            found.append((delivery.sequence, decode_frame(delivery.data)))
         if delivery.sequence >= state.last:
             end.set()
 
-    reader = bus.reader(NAMES.journal_stream, NAMES.journal, 1, take, window=1024)
+    reader = bus.reader(NAMES.journal_stream, NAMES.all_journals, 1, take, window=1024)
     await reader.start()
     await asyncio.wait_for(end.wait(), READ_S)
     await reader.close()

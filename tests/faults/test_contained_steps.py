@@ -6,6 +6,7 @@ Whoever runs workers keeps them running: `Kept` starts a process again that has 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import threading
 import time
@@ -25,6 +26,9 @@ from tests.faults.fleet import POLL_S, Fleet, Process
 WORKER = (sys.executable, "-m", "mesh.cli", "worker", "tests.faults.contained_program")
 WITHIN_S = 25.0
 BLOCKED_S = 12.0
+ACK_WAIT_S = 1.0
+"""After which a message that nobody keeps in progress is given to another worker."""
+FAILOVER_S = 3.0
 MIB = 1024 * 1024
 
 
@@ -129,11 +133,40 @@ async def test_a_step_that_blocks_the_event_loop_is_seen_and_others_work_elsewhe
     assert place.ended() == 0
 
 
-async def test_a_step_that_blocks_at_once_ends_all_the_same(place: Place, mesh: Mesh) -> None:
-    """Its worker can't say any more that it has begun, so that others are given it too; in the end one of them is heard."""
-    async with asyncio.timeout(40):
-        assert await mesh.run("blocks", {"seconds": 2.0}) in ("w-0", "w-1")
+@pytest.mark.parametrize("seconds", [2.0, 4.0])
+async def test_a_step_that_blocks_at_once_runs_once(place: Place, mesh: Mesh, seconds: float) -> None:
+    """Its worker can't say any more that it has begun; still it is not given to the other one, which goes on with other work."""
+    ref = await mesh.start("blocks", {"seconds": seconds})
+    blocked = asyncio.ensure_future(ref.result())
+    while not any(run == ref.run_id for run, *_ in place.fleet.executions()):
+        await asyncio.sleep(0.01)
+    others = [asyncio.ensure_future(mesh.run("fine", {})) for _ in range(20)]
+    elsewhere = {"w-0", "w-1"} - {await blocked}
+    meanwhile = [run.result()["worker"] for run in others if run.done()]
+    assert len(meanwhile) >= 10, "but for what the blocked one had asked for before"
+    assert set(meanwhile) == elsewhere
+    await asyncio.gather(*others)
+    assert [what[1:4] for what in place.fleet.executions() if what[0] == ref.run_id] == [("blocks", 1, "start"), ("blocks", 1, "end")]
+    assert (await mesh.runs.get(ref.run_id)).steps["blocks"].attempt == 1
     assert place.ended() == 0
+
+
+async def test_what_a_blocked_worker_held_goes_elsewhere_when_it_is_killed(place: Place, mesh: Mesh) -> None:
+    ref = await mesh.start("blocks", {"seconds": 60.0, "once": True})
+    while not (begun := [pid for run, *_, pid in place.fleet.executions() if run == ref.run_id]):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(ACK_WAIT_S * 1.5)
+    assert (await mesh.runs.get(ref.run_id)).steps["blocks"].attempt == 1
+    (blocked,) = [worker for worker in place.workers if worker.process.pid == begun[0]]
+    before = place.ended()
+    began = time.monotonic()
+    blocked.process.send(signal.SIGKILL)
+    assert await ref.result() in ("w-0", "w-1")
+    assert time.monotonic() - began < FAILOVER_S
+    assert (await mesh.runs.get(ref.run_id)).steps["blocks"].attempt == 2
+    async with asyncio.timeout(WITHIN_S):
+        while place.ended() == before:
+            await asyncio.sleep(POLL_S)
 
 
 async def test_a_step_that_leaks_threads(place: Place, mesh: Mesh) -> None:

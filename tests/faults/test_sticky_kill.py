@@ -135,6 +135,25 @@ async def test_a_step_that_waits_at_a_draining_worker_moves_when_its_sibling_the
     assert 0 < right.at - left_end.at < AT_ONCE_S
 
 
+@pytest.mark.timeout(60)
+async def test_hard_children_of_what_runs_on_a_draining_worker_are_begun_there(fleet: Fleet) -> None:
+    """They can go nowhere else: their parents would wait for the whole grace, in vain. Theirs as well; the SOFT one goes elsewhere."""
+    sticky = Sticky(fleet)
+    bound = sticky.workers(w0=1, w1=2)["w0"]
+    stick = {"sticky": True}
+    children = [["child_soft", {}, stick], ["parent_hard", {"children": [["child_hard", {}, stick], ["child_hard", {}, stick]]}, stick]]
+    async with Mesh(url=fleet.server.url) as mesh:
+        parent = await mesh.start("parent_hard", {"first": "spawn", "children": children}, sticky_worker="w0")
+        await sticky.begins(parent.run_id, worker="w0")
+        ending = asyncio.create_task(asyncio.to_thread(bound.end))
+        await _drains(mesh, "w0")
+        sticky.open("spawn")
+        child = {"worker": "w0", "children": [{"worker": "w0"}, {"worker": "w0"}]}
+        assert await asyncio.wait_for(parent.result(), 10) == {"worker": "w0", "children": [{"worker": "w1"}, child]}
+        assert await asyncio.wait_for(ending, 10) == 0
+    assert {seen.attempt for seen in sticky.seen()} == {1}
+
+
 async def _drains(mesh: Mesh, worker: str) -> None:
     async with asyncio.timeout(10):
         while not any(row.id == worker and row.state == "draining" for row in await mesh.workers.list()):

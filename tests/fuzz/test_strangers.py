@@ -19,6 +19,7 @@ from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.records import NULL, VERSION, Assign, LaneFrame, LeaderBeat, Left, Register, ReportFrame, WorkerBeat
 from mesh_sdk.transport.connection import Link, connect
+from mesh_sdk.transport.errors import WrongSequence
 from tests.faults import journal
 from tests.faults.fleet import Fleet
 from tests.fuzz.place import NAMES, Place, until
@@ -115,12 +116,24 @@ async def _terms(bus: Link, count: int) -> bool:
     return len(await leaders(bus)) >= count
 
 
-async def test_garbage_in_the_journal_is_never_believed(own: Place, own_bus: Link) -> None:
-    """The one stream that nobody can do without: nobody leads past what nobody can read, and everybody says so, at a bearable pace."""
-    fleet, schedulers = own.fleet, (own.leader, *own.standbys)
+async def test_garbage_in_the_journal_is_passed_over(place: Place, bus: Link) -> None:
+    """The one stream that nobody can do without: what no scheduler wrote there is set aside, and nobody believes it."""
     forged = encode([1, 1, 1, {}, [["run", "0" * 32, "once", "", NULL, 1, "", None, "", "", 0, None]]])
-    for data in (b"garbage", forged):
-        await own_bus.append(NAMES.journal, data)
+    before = await leaders(bus)
+    for subject in (NAMES.journal, NAMES.all_journals.replace(">", "other")):
+        for data in (b"garbage", forged):
+            await bus.append(subject, data)
+    await goes_on(place)
+    assert await leaders(bus) == before
+    assert place.counted(place.leader, "mesh_dead_letters_total") >= 2
+    assert "0" * 32 not in {record.run for record in await _readable(bus) if isinstance(record, facts.RunStarted)}
+    await place.check_records(bus)
+
+
+async def test_a_frame_of_a_stranger_is_never_believed(own: Place, own_bus: Link) -> None:
+    """One that claims to be a scheduler's: nobody leads past what nobody can read, and everybody says so, at a bearable pace."""
+    fleet, schedulers = own.fleet, (own.leader, *own.standbys)
+    await _forge(own_bus)
     terms = [process.output.count("leads in term") for process in schedulers]
     async with Mesh(url=own.url) as mesh:
         ref = await mesh.start("once", {"n": 1})
@@ -136,10 +149,19 @@ async def test_garbage_in_the_journal_is_never_believed(own: Place, own_bus: Lin
             assert process.output.count("leads in term") == led
             assert own.healthy(process)
         assert ref.run_id not in {run for run, *_ in fleet.executions()}
-    started = {record.run for record in await _readable(own_bus) if isinstance(record, facts.RunStarted)}
-    assert "0" * 32 not in started
     assert not fleet.executions()
     own.check_alive()
+
+
+async def _forge(bus: Link) -> None:
+    """Something that nobody can read, with the expectation that a frame has; the leader may write in between."""
+    async with asyncio.timeout(BACK_S):
+        while True:
+            last = await bus.last(NAMES.journal_stream, NAMES.journal)
+            assert last is not None
+            with suppress(WrongSequence):
+                await bus.append(NAMES.journal, b"garbage", expect=last.sequence)
+                return
 
 
 async def _readable(bus: Link) -> list[facts.Fact]:

@@ -10,6 +10,8 @@ from contextvars import copy_context
 import pytest
 
 from mesh_sdk.observe import logs
+from mesh_sdk.worker.observer import Nobody
+from mesh_sdk.worker.sticky import StickyEvents
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def test_json_lines_carry_the_bound_fields() -> None:
         "logger": "mesh.test",
         "message": "read 7 bytes\nof it",
     }
-    assert {key: first[key] for key in logs.FIELDS} == {"run": "r1", "step": "read", "attempt": 2, "worker": "w-1"}
+    assert {key: first[key] for key in logs.FIELDS if key in first} == {"run": "r1", "step": "read", "attempt": 2, "worker": "w-1"}
     assert not set(second) & set(logs.FIELDS)
 
 
@@ -47,6 +49,14 @@ def test_extra_goes_before_what_is_bound() -> None:
     logs.unbind(token)
     line = json.loads(stream.getvalue())
     assert (line["run"], line["step"]) == ("r2", "read")
+
+
+def test_what_happened_to_a_sticky_run_is_told_by_its_name() -> None:
+    stream = io.StringIO()
+    logs.configure(json=True, stream=stream)
+    StickyEvents(Nobody(), "w-1").evicted("r1", "resize")
+    line = json.loads(stream.getvalue())
+    assert {key: line[key] for key in logs.FIELDS if key in line} == {"event": "sticky.eviction", "run": "r1", "worker": "w-1"}
 
 
 def test_a_traceback_is_one_field() -> None:

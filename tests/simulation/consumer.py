@@ -147,6 +147,13 @@ class Consumer:
         if sequence in self.again:
             self.again.remove(sequence)
 
+    def in_progress(self, sequence: int) -> None:
+        """A message is being worked on: its time begins anew."""
+        entry = self.unacked.get(sequence)
+        if entry is not None:
+            entry[1].cancel()
+            self.unacked[sequence] = (entry[0], self.server.later(self.ack_wait_s, self._unanswered, sequence))
+
     def _unanswered(self, sequence: int) -> None:
         if self.unacked.pop(sequence, None) is None or self.deleted:
             return

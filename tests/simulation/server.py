@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from mesh_sdk.transport.bus import IN_PROGRESS
 from tests.simulation.api import Api
 from tests.simulation.connection import Connection
 from tests.simulation.consumer import Consumer
@@ -118,7 +119,7 @@ class Server:
         """A client's message has arrived."""
         if subject.startswith("$JS."):
             if subject.startswith("$JS.ACK."):
-                self._acked(subject)
+                self._acked(subject, data)
             else:
                 self.jetstream(self.api.call, subject, reply, data)
             return
@@ -146,12 +147,13 @@ class Server:
         else:
             call(*args)
 
-    def _acked(self, subject: str) -> None:
+    def _acked(self, subject: str, data: bytes) -> None:
         parts = subject.split(".")
         stream = self.streams.get(parts[2])
         consumer = stream.consumers.get(parts[3]) if stream is not None else None
         if consumer is not None:
-            consumer.acked(int(parts[5]))
+            heed = consumer.in_progress if data == IN_PROGRESS else consumer.acked
+            heed(int(parts[5]))
 
     # ---- storing
 

@@ -12,8 +12,9 @@ import pytest
 from mesh_sdk import Context, Mesh
 from mesh_sdk.protocol import ids, records
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import VERSION, Accepted, Finished, Holding, LaneFrame, Register
+from mesh_sdk.protocol.records import VERSION, Accepted, Finished, Holding, LaneFrame, Register, Returned
 from mesh_sdk.transport.connection import connect
+from mesh_sdk.worker.demand import MESSAGES_ASKED_MAX
 from mesh_sdk.worker.presence import Presence
 from tests.contract.servers import Server
 from tests.worker.conftest import running
@@ -157,6 +158,44 @@ async def test_a_stalled_loop_returns_what_may_have_gone_to_another(leader: Lead
         assert isinstance(returned, records.Returned)
         assert returned.reason == records.RETURNED_STALLED
         assert isinstance(await leader.last_of(blocker.token), Finished)
+
+
+async def test_after_a_stall_nothing_goes_to_and_fro(leader: Leader, mesh: Mesh):
+    """What came meanwhile goes back, and is given out again at once: to the only worker there is."""
+    pool = ids.pool_id(["block:block", "quick:quick"])
+    late = [leader.assign("quick") for _ in range(3)]
+
+    async def send_late() -> None:
+        bus = await connect([leader.url], name="late")
+        for order in late:
+            await bus.append(leader.subjects.shared_lane(pool), encode(LaneFrame(VERSION, 1, [order])))
+        await bus.close()
+
+    @mesh.task()
+    async def block(ctx: Context) -> None:
+        sender = threading.Thread(target=lambda: asyncio.run(send_late()))
+        sender.start()
+        sender.join()
+        time.sleep(0.8)
+
+    @mesh.task()
+    async def quick(ctx: Context) -> int:
+        return 1
+
+    async with running(mesh.worker("clerk", slots=4, workflows=[block, quick], id="w-1")):
+        await leader.share("w-1", leader.assign("block"))
+        open = {order.token for order in late}
+        returned = 0
+        while open:
+            last: Finished | Returned = await leader.report(Finished | Returned, lambda record: record.token in open)
+            open.remove(last.token)
+            if isinstance(last, Returned):
+                assert last.reason == records.RETURNED_STALLED
+                returned += 1
+                again = leader.assign("quick")
+                open.add(again.token)
+                await leader.share("w-1", again)
+    assert returned <= 2 * MESSAGES_ASKED_MAX, "each of what it had asked for before the stall, at most"
 
 
 async def test_a_worker_that_the_leader_gave_up_starts_over(leader: Leader, mesh: Mesh):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh_sdk import Context, Mesh
+from mesh_sdk import Context, Mesh, StickyStrategy
 from mesh_sdk.protocol import records
-from mesh_sdk.protocol.records import Accepted, Draining, Finished, Left, Returned
+from mesh_sdk.protocol.records import Accepted, Assign, Done, Draining, Finished, Left, Origin, Returned, Spawn
 from tests.worker.conftest import running
 from tests.worker.leader import Leader
 
@@ -139,3 +139,95 @@ async def test_a_cancelled_serve_says_goodbye(leader: Leader, mesh: Mesh):
         await serving
     assert (await leader.last_of(order.token)).reason == records.RETURNED_DRAINING
     await leader.report(Left)
+
+
+def _of(parent: Assign) -> Origin:
+    return Origin({}, parent.run)
+
+
+async def test_a_draining_worker_begins_the_hard_children_of_what_runs_there(leader: Leader, mesh: Mesh):
+    """They can run nowhere else, and their parent may wait for them. Others are for others."""
+    spawn = asyncio.Event()
+
+    @mesh.task(sticky=StickyStrategy.HARD)
+    async def hard(ctx: Context) -> int:
+        return 7
+
+    @mesh.task(sticky=StickyStrategy.SOFT)
+    async def soft(ctx: Context) -> None: ...
+
+    @mesh.task()
+    async def parent(ctx: Context) -> int:
+        await spawn.wait()
+        return int(await ctx.spawn_workflow("hard", None, options={"sticky": True}).result())
+
+    async with running(mesh.worker("clerk", slots=1, workflows=[parent, hard, soft], id="w-1"), grace="20s") as end:
+        order = leader.assign("parent")
+        await leader.share("w-1", order)
+        await leader.report(Accepted)
+        ending = asyncio.ensure_future(end())
+        await leader.report(Draining)
+        spawn.set()
+        child = leader.assign("hard", run=(await leader.report(Spawn)).child, origin=_of(order))
+        others = [leader.assign("soft", origin=_of(order)), leader.assign("hard"), leader.assign("hard", origin=_of(child))]
+        await leader.send("w-1", *others, child)
+        for other in others:
+            assert (await leader.last_of(other.token)).reason == records.RETURNED_DRAINING
+        finished = await leader.last_of(child.token)
+        assert isinstance(finished, Finished), finished
+        leader.end("w-1", Done(child.run, records.SUCCEEDED, finished.output))
+        last = await leader.last_of(order.token)
+        assert isinstance(last, Finished), last
+        assert bytes(last.output) == b"7"
+        await asyncio.wait_for(ending, 10)
+
+
+@pytest.mark.parametrize("grace", ["20s", "100ms"])
+async def test_a_child_in_line_goes_back_when_its_parent_ends(leader: Leader, mesh: Mesh, grace: str):
+    """The parent keeps the only slot until its own end, or that of the grace."""
+    go_on = asyncio.Event()
+
+    @mesh.task(sticky=StickyStrategy.HARD)
+    async def hard(ctx: Context) -> None: ...
+
+    @mesh.task()
+    async def parent(ctx: Context) -> None:
+        ctx.spawn_workflow("hard", None, options={"sticky": True})
+        await go_on.wait()
+
+    async with running(mesh.worker("clerk", slots=1, workflows=[parent, hard], id="w-1"), grace=grace) as end:
+        order = leader.assign("parent")
+        await leader.share("w-1", order)
+        child = leader.assign("hard", run=(await leader.report(Spawn)).child, origin=_of(order))
+        await leader.send("w-1", child)
+        await leader.bus.request(leader.subjects.control("w-1"), b"", 5)
+        ending = asyncio.ensure_future(end())
+        await leader.report(Draining)
+        if grace == "20s":
+            assert not leader.of(child.token)
+            go_on.set()
+        assert (await leader.last_of(child.token)).reason == records.RETURNED_DRAINING
+        await leader.last_of(order.token)
+        await asyncio.wait_for(ending, 10)
+
+
+async def test_what_lies_in_the_lane_of_a_draining_worker_is_handed_back(leader: Leader, mesh: Mesh):
+    """It had no room for it; nobody else may be left in its pool, while workers of other pools could run it."""
+    go_on = asyncio.Event()
+
+    @mesh.task()
+    async def long(ctx: Context) -> None:
+        await go_on.wait()
+
+    async with running(mesh.worker("clerk", slots=1, workflows=[long], id="w-1"), grace="20s") as end:
+        order, *lying = (leader.assign("long") for _ in range(4))
+        await leader.share("w-1", order)
+        await leader.report(Accepted)
+        for each in lying:
+            await leader.share("w-1", each)
+        ending = asyncio.ensure_future(end())
+        for each in lying:
+            assert (await leader.last_of(each.token)).reason == records.RETURNED_DRAINING
+        go_on.set()
+        assert isinstance(await leader.last_of(order.token), Finished)
+        await asyncio.wait_for(ending, 10)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from json import dumps
 from typing import TextIO
 
-FIELDS = ("run", "step", "attempt", "worker")
+FIELDS = ("event", "run", "step", "attempt", "worker")
 """What a log line may be about; taken from `extra=`, else from what is bound, else from the step that runs here."""
 
 _OURS = "mesh_sdk."

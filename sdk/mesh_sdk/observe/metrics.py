@@ -40,7 +40,7 @@ RETURN_REASONS = (
 )
 STICKY_RESULTS = ("hit", "first", "miss")
 RETRY_REASONS = (records.FAILED_ERROR, records.FAILED_TIMEOUT, "lost")
-DEAD_LETTER_SOURCES = ("events", "triggers", "reports", "lanes")
+DEAD_LETTER_SOURCES = ("events", "triggers", "reports", "lanes", "journal")
 LANES = ("shared", "private")
 
 

@@ -295,6 +295,7 @@ class Forget(Record, tag="forget"):
 FORGET_ENDED = "ended"
 FORGET_MOVED = "moved"
 
+
 class Steered(Record, tag="steered"):
     """The worker is to pause, to go on, or to drain. Private lanes only."""
 

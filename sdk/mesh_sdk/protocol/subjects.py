@@ -148,5 +148,5 @@ class Subjects:
         return f"{self.prefix}.api.{PARTITION}.{call}"
 
     def dead(self, source: str) -> str:
-        """Dead letters of one source: `events`, `triggers`, `reports`, `lanes`."""
+        """Dead letters of one source: `events`, `triggers`, `reports`, `lanes`, `journal`."""
         return f"{self.prefix}.dead.{source}"

@@ -52,6 +52,7 @@ class StreamState(Struct, frozen=True):
     messages: int
     bytes: int
     limit_bytes: int
+    replicas: int = 1
 
 
 class StreamSettings(Struct, frozen=True):
@@ -108,6 +109,10 @@ class Reader(Protocol):
     def resume(self) -> None: ...
 
 
+IN_PROGRESS = b"+WPI"
+"""Says that a message is being worked on; see `LaneMessage.reply`."""
+
+
 class LaneMessage(NamedTuple):
     """A message of a shared lane. `ack()` once each of its steps is durably reported."""
 
@@ -116,6 +121,8 @@ class LaneMessage(NamedTuple):
     """1 the first time; more: somebody else may have run it."""
     data: bytes
     ack: Callable[[], None]
+    reply: str = ""
+    """Where `IN_PROGRESS` starts `ack_wait` anew; on any connection of the same user."""
 
 
 class Puller(Protocol):
@@ -200,6 +207,9 @@ class Objects(Protocol):
     async def get(self, name: str) -> bytes | None: ...
     async def delete(self, name: str) -> None: ...
     async def names(self) -> list[str]: ...
+    async def unfinished(self) -> list[str]:
+        """Names under which there are parts of an object and no whole one: it is being put, or whoever did has died."""
+        ...
 
 
 class Bus(Protocol):
@@ -212,8 +222,8 @@ class Bus(Protocol):
     def max_payload(self) -> int: ...
 
     @property
-    def cluster_size(self) -> int:
-        """How many servers the one at hand forms a cluster with, itself included; 1 without a cluster."""
+    def clustered(self) -> bool:
+        """Whether the server at hand belongs to a cluster, of however many servers."""
         ...
 
     def on_connection(self, listener: Callable[[bool], None]) -> Callable[[], None]:

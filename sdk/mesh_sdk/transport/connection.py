@@ -18,7 +18,7 @@ from mesh_sdk.errors import ConfigurationError, ConnectionFailed, ServerUnsuitab
 from mesh_sdk.transport import streams
 from mesh_sdk.transport.backoff import Backoff
 from mesh_sdk.transport.bus import Callback, Delivery, LaneMessage, Stored, StreamSettings, StreamState
-from mesh_sdk.transport.errors import Busy, Disconnected, Refused, TimedOut
+from mesh_sdk.transport.errors import NO_RESPONDERS, Busy, Disconnected, Refused, TimedOut
 from mesh_sdk.transport.headers import header, ttl_header
 from mesh_sdk.transport.kv import Bucket
 from mesh_sdk.transport.lane import PushedLane
@@ -44,6 +44,7 @@ async def connect(
     name: str,
     connect_timeout: float = 5.0,
     settings: ConnectionSettings | None = None,
+    on_waiting: Callable[[str], None] | None = None,
 ) -> Link:
     """Open a connection that comes back by itself for as long as it is not closed.
 
@@ -52,9 +53,11 @@ async def connect(
         name: shown by the server's monitoring.
         connect_timeout: seconds until the first connection has to stand.
         settings: credentials, TLS, timing.
+        on_waiting: wait for a JetStream that does not answer yet (a cluster without a majority) for as long as it takes, and say
+            so here whenever `connect_timeout` has passed.
 
     Raises:
-        ConnectionFailed: no server could be reached, or none let us in.
+        ConnectionFailed: no server could be reached, or none let us in; without `on_waiting` also when JetStream does not answer.
         ServerUnsuitable: no JetStream, or a server older than 2.12.
         ConfigurationError: a URL or a file in the settings can't be used.
     """
@@ -63,7 +66,7 @@ async def connect(
     link = Link(chosen, servers)
     try:
         await link.open(options, connect_timeout)
-        await link.check_server(connect_timeout)
+        await link.check_server(connect_timeout, on_waiting)
     except BaseException:
         await link.close()
         raise
@@ -158,8 +161,8 @@ class Link(Wire):
             "or set MESH_URL"
         )
 
-    async def check_server(self, timeout: float) -> None:
-        """Make sure that the server is one we can use.
+    async def check_server(self, timeout: float, on_waiting: Callable[[str], None] | None = None) -> None:
+        """Make sure that the server is one we can use; see `connect()`.
 
         Raises:
             ServerUnsuitable: it is older than 2.12, has no JetStream for us, or takes small messages only.
@@ -182,9 +185,16 @@ class Link(Wire):
                 return
             except (Busy, Disconnected, TimedOut) as error:  # a cluster that is about to elect its leader
                 if self.loop.time() >= deadline:
-                    raise ConnectionFailed(f"JetStream at {self._servers} did not answer within {timeout:g} s: {error}") from None
+                    told = f"JetStream at {self._servers} does not answer ({error}): is a majority of the cluster's servers up?"
+                    if on_waiting is None:
+                        raise ConnectionFailed(f"{told} Gave up after {timeout:g} s") from None
+                    on_waiting(told)
+                    deadline = self.loop.time() + timeout
                 await backoff.wait(asyncio.Event())
             except Refused as error:
+                if error.code == NO_RESPONDERS and self.client.server_info.get("jetstream") and self.loop.time() < deadline:
+                    await backoff.wait(asyncio.Event())  # it is starting, or about to end
+                    continue
                 raise ServerUnsuitable(
                     f"the server at {self._servers} has no JetStream for this account ({error}); start it with `-js` or `jetstream {{}}`"
                 ) from None

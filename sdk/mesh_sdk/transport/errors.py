@@ -12,6 +12,7 @@ TransportError
     ├── WrongSequence
     ├── Busy              the same again, later
     ├── StreamFull        the same again, when there is room
+    ├── TooFewServers     fewer than the copies that were asked for
     └── StreamMissing     the same again, when somebody has made it
 ```
 """
@@ -65,10 +66,18 @@ class StreamFull(Refused):
     """The stream (or the server's storage) is at its limit and refuses new messages."""
 
 
+class TooFewServers(Refused):
+    """The cluster does not know as many servers as a stream shall have copies; one that is down for now is known."""
+
+
 class StreamMissing(Refused):
     """There is no such stream (or consumer)."""
 
 
+NO_RESPONDERS = 503
+"""The code of an answer that says that nobody listens, in headers and as `Refused.code`."""
+
+CODE_NO_PLACE = 10005
 CODE_CONSUMER_EXISTS = 10148
 CODE_NO_MESSAGE = 10037
 CODE_STREAM_NAME_IN_USE = 10058
@@ -86,6 +95,7 @@ _KINDS: dict[int, type[Refused]] = {
     10028: StreamFull,  # limits of the server's memory
     10047: StreamFull,  # limits of the server's storage
     10077: StreamFull,  # the store refused: maximum bytes or messages exceeded, no space left
+    10074: TooFewServers,  # no cluster at all
     10059: StreamMissing,
     10014: StreamMissing,  # consumer not found
 }
@@ -99,7 +109,16 @@ def refusal(code: int, description: str, what: str) -> Refused:
         description: the server's text.
         what: the subject or call that was refused.
     """
-    return _KINDS.get(code, Refused)(f"{what}: {description or 'refused'} ({code})", code)
+    kind = _no_place(description) if code == CODE_NO_PLACE else _KINDS.get(code, Refused)
+    return kind(f"{what}: {description or 'refused'} ({code})", code)
+
+
+def _no_place(description: str) -> type[Refused]:
+    """What it is that a cluster lacks; only the text says."""
+    lacks = description.lower().partition("no suitable peers for placement")[2].strip(" ,.")
+    if "insufficient storage" in lacks:
+        return StreamFull
+    return Refused if lacks else TooFewServers
 
 
 class ServerError(Struct):

@@ -110,6 +110,13 @@ class ObjectStore:
         manifests = await streams.read(self._wire, self._stream, f"{self._prefix}.M.*")
         return sorted(msgspec.json.decode(found.data, type=_Manifest).name for found in manifests)
 
+    async def unfinished(self) -> list[str]:
+        """Names under which there are chunks and no manifest."""
+        subjects = await streams.subjects(self._wire, self._stream, f"{self._prefix}.>")
+        places = [subject.removeprefix(f"{self._prefix}.").split(".") for subject in subjects]
+        whole = {place[1] for place in places if place[0] == "M"}
+        return sorted(bytes.fromhex(name).decode() for name in {place[1] for place in places if place[0] == "C"} - whole)
+
     async def _manifest(self, name: str) -> _Manifest | None:
         found = await streams.message(self._wire, self._stream, {"last_by_subj": self._place(name)})
         return None if found is None else msgspec.json.decode(found.data, type=_Manifest)

@@ -99,8 +99,9 @@ class StandingPuller:
         came = origin(reply)
         self._owed = max(0, self._owed - 1)
         self._backoff.reset()
+        acks = reply.decode()
         try:
-            self._on_message(LaneMessage(came.sequence, came.deliveries, data, partial(self._acknowledge, reply.decode())))
+            self._on_message(LaneMessage(came.sequence, came.deliveries, data, partial(self._acknowledge, acks), acks))
         finally:
             self.poke()
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from mesh_sdk.transport import streams
 from mesh_sdk.transport.backoff import Backoff
-from mesh_sdk.transport.bus import Delivery
+from mesh_sdk.transport.bus import Delivery, StreamState
 from mesh_sdk.transport.errors import Disconnected, Refused, StreamMissing, TransportError
 from mesh_sdk.transport.headers import description, number, origin, parse, status
 
@@ -30,6 +30,8 @@ _HEARTBEAT_S = 1.0
 _SILENCE_S = 2.2
 """No delivery and no heartbeat for this long: the consumer is gone."""
 _CREATE_TIMEOUT_S = 3.0
+_DOUBT_S = 2.0
+"""A stream that ends before what was read of it is asked for again for so long: its leader may be a new one that lags."""
 _PULL_BYTES_MAX = 16 * 1024 * 1024
 _PENDING = b"Nats-Pending-Messages"
 _ORDERLY_ENDS = ("batch completed", "maxbytes")
@@ -202,9 +204,7 @@ class OrderedReader:
 
     async def _find_place(self) -> None:
         """A stream that lost its end, or was made anew, hands out old sequences again: what it stores next is news."""
-        state = await streams.stream_state(self._wire, self._stream)
-        if state is None:
-            raise StreamMissing(f"{self._stream}: there is no such stream")
+        state = await self._state()
         known, self._created = self._created, state.created
         place = self.position
         if known and known != state.created:
@@ -214,6 +214,20 @@ class OrderedReader:
         if place != self.position:
             _log.error("stream %s is not what it was: %d was read, it goes on after %d", self._stream, self.position, place)
         self.position = place
+
+    async def _state(self) -> StreamState:
+        """The stream as it is; one that seems to have lost its end, only when it goes on to say so."""
+        backoff = Backoff(0.1, 0.8)
+        deadline = self._wire.loop.time() + _DOUBT_S
+        while True:
+            state = await streams.stream_state(self._wire, self._stream, _CREATE_TIMEOUT_S)
+            if state is None:
+                raise StreamMissing(f"{self._stream}: there is no such stream")
+            whole = state.last >= self.position or self._created not in ("", state.created)
+            if whole or self._wire.loop.time() >= deadline:
+                return state
+            _log.info("stream %s ends at %d, %d was read: it is asked for again", self._stream, state.last, self.position)
+            await backoff.wait(self._hurry)
 
     def _configuration(self, name: str) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -262,13 +276,15 @@ class OrderedReader:
             return
         consumer.next += 1
         consumer.owed -= 1
-        self.position = came.sequence
+        news = came.sequence > self.position or self._per_subject  # a leader that lags begins a consumer at its own end
+        self.position = came.sequence if news else self.position
         found = parse(headers) if headers else None
         reached = came.pending == 0 and not self.caught_up
         self.caught_up = came.pending == 0
         try:
             name = subject.decode(errors="replace")  # a server takes any bytes: what was stored must be told
-            self._on_message(Delivery(came.sequence, came.time_ns // 1_000_000, name, data, came.pending, found))
+            if news:
+                self._on_message(Delivery(came.sequence, came.time_ns // 1_000_000, name, data, came.pending, found))
         finally:
             if reached:
                 self._reached_end()

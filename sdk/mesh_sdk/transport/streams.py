@@ -51,12 +51,21 @@ class _State(Struct):
 
 class _Limits(Struct):
     max_bytes: int = -1
+    num_replicas: int = 1
 
 
 class _StreamInfo(Struct):
     created: str
     state: _State
     config: _Limits
+
+
+class _Subjects(Struct):
+    subjects: dict[str, int] | None = None
+
+
+class _SubjectsInfo(Struct):
+    state: _Subjects
 
 
 class _Message(Struct):
@@ -145,8 +154,10 @@ def configuration(settings: StreamSettings) -> dict[str, Any]:
 
 
 def _state(info: _StreamInfo) -> StreamState:
-    state = info.state
-    return StreamState(info.created, state.first_seq, state.last_seq, state.messages, state.bytes, info.config.max_bytes)
+    state, config = info.state, info.config
+    return StreamState(
+        info.created, state.first_seq, state.last_seq, state.messages, state.bytes, config.max_bytes, max(1, config.num_replicas)
+    )
 
 
 async def ensure_stream(wire: Wire, settings: StreamSettings, timeout: float) -> StreamState:
@@ -173,6 +184,12 @@ async def stream_state(wire: Wire, stream: str, timeout: float = _TIMEOUT_S) -> 
         if error.code == 503:
             raise
         return None
+
+
+async def subjects(wire: Wire, stream: str, pattern: str) -> list[str]:
+    """The subjects that a stream holds messages of; more than the server tells at once (100,000) are left out."""
+    info = await call(wire, f"STREAM.INFO.{stream}", {"subjects_filter": pattern}, _SubjectsInfo)
+    return list(info.state.subjects or ())
 
 
 async def ensure_consumer(wire: Wire, stream: str, name: str, subject: str, *, ack_wait_s: float, memory: bool) -> None:

@@ -16,7 +16,17 @@ import msgspec
 from msgspec import Struct
 
 from mesh_sdk.transport.client import Handler, WireClient
-from mesh_sdk.transport.errors import Disconnected, NoResponders, Refused, ServerError, StreamMissing, TimedOut, TransportError, refusal
+from mesh_sdk.transport.errors import (
+    NO_RESPONDERS,
+    Disconnected,
+    NoResponders,
+    Refused,
+    ServerError,
+    StreamMissing,
+    TimedOut,
+    TransportError,
+    refusal,
+)
 from mesh_sdk.transport.headers import status
 from mesh_sdk.transport.settings import ConnectionSettings
 
@@ -24,8 +34,6 @@ _log = logging.getLogger(__name__)
 
 _SWEEP_S = 0.1
 """How late a timeout may come."""
-
-NO_RESPONDERS = 503
 
 _HEADERS_BEGIN = b"NATS/1.0\r\n"
 
@@ -101,10 +109,9 @@ class Wire:
         return size
 
     @property
-    def cluster_size(self) -> int:
-        """How many servers the one at hand forms a cluster with, itself included; 1 without a cluster."""
-        info = self.client.server_info
-        return max(1, len(info.get("connect_urls") or ())) if info.get("cluster") else 1
+    def clustered(self) -> bool:
+        """Whether the server at hand belongs to a cluster; of how many servers it does not say to everybody."""
+        return bool(self.client.server_info.get("cluster"))
 
     def on_connection(self, listener: Callable[[bool], None]) -> Callable[[], None]:
         """Have `listener(False)` called when the connection is lost, `listener(True)` when every subscription is back.

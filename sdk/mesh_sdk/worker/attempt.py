@@ -1,4 +1,4 @@
-"""One attempt of a step while this worker holds it, and the lane message it came with.
+"""One attempt of a step while this worker holds it.
 
 Rule: only the event loop changes these.
 """
@@ -6,11 +6,11 @@ Rule: only the event loop changes these.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from mesh_sdk.protocol.records import Assign
+from mesh_sdk.worker.hold import Hold
 from mesh_sdk.worker.registry import Action
 
 if TYPE_CHECKING:
@@ -31,27 +31,6 @@ def told_to_stop(attempt: Attempt) -> str:
     """Says that an attempt was told to stop, and why."""
     why = attempt.reason or (attempt.stop.value if attempt.stop is not None else "it has ended")
     return f"step {attempt.action.name} of run {attempt.assign.run} was told to stop: {why}"
-
-
-class Hold:
-    """A message of the shared lane: acknowledged when each of its steps is durably answered.
-
-    Args:
-        ack: acknowledges the message.
-        steps: how many steps it carries.
-    """
-
-    __slots__ = ("_ack", "_left")
-
-    def __init__(self, ack: Callable[[], None], steps: int) -> None:
-        self._ack = ack
-        self._left = steps
-
-    def answered(self) -> None:
-        """One more of its steps is durably answered."""
-        self._left -= 1
-        if not self._left:
-            self._ack()
 
 
 class Attempt:

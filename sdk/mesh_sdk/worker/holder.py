@@ -125,7 +125,8 @@ class Holder:
 
         beats = await self._bus.subscribe(self._beats, on_beat)
         try:
-            return await asyncio.wait_for(heard, STILL_BEATS_S)
+            async with asyncio.timeout(STILL_BEATS_S):
+                return await heard
         except TimeoutError:
             return None
         finally:

@@ -11,7 +11,6 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from math import ceil
 
 from mesh_sdk.context import Context, Host
 from mesh_sdk.protocol import records
@@ -19,10 +18,13 @@ from mesh_sdk.protocol.records import Accepted, Assign, Holding, Refresh, Withdr
 from mesh_sdk.transport.bus import LaneMessage
 from mesh_sdk.worker.answers import Answers
 from mesh_sdk.worker.arrivals import Arrivals
-from mesh_sdk.worker.attempt import Attempt, Hold, Stop
+from mesh_sdk.worker.attempt import Attempt, Stop
 from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.demand import Demand
 from mesh_sdk.worker.execute import execute_async, execute_sync
 from mesh_sdk.worker.failures import log_failed
+from mesh_sdk.worker.held import Held
+from mesh_sdk.worker.hold import Hold, Holds
 from mesh_sdk.worker.lending import Lending
 from mesh_sdk.worker.licence import Licence
 from mesh_sdk.worker.locals import Locals
@@ -37,12 +39,6 @@ from mesh_sdk.worker.watch import Watch
 
 log = logging.getLogger(__name__)
 
-MESSAGES_ASKED_MAX = 4
-"""Shared messages asked for ahead: more would come to a worker that has no room left for them."""
-
-LARGEST_FADES = 0.99
-"""How fast the largest recent message is forgotten: by the mean of them a twelfth of all steps came where there was no room."""
-
 STOP_GRACE_S = 5.0
 """An async step that doesn't end within this after it was cancelled is answered for, and keeps its slot."""
 
@@ -55,6 +51,7 @@ class StepLoop:
         slots: the worker's, shared with earlier incarnations.
         threads: for sync steps, shared likewise.
         reports: where answers go.
+        holds: the shared messages taken.
         observer: told of starts and ends.
         clock: the machine's.
         locals: memory of sticky runs.
@@ -70,6 +67,7 @@ class StepLoop:
         slots: Slots,
         threads: Threads,
         reports: Reports,
+        holds: Holds,
         observer: Observer,
         clock: Clock,
         locals: Locals,
@@ -82,6 +80,7 @@ class StepLoop:
         self._slots = slots
         self._threads = threads
         self._reports = reports
+        self._holds = holds
         self._observer = observer
         self._monotonic = clock.monotonic
         self._boot = clock.boot
@@ -91,15 +90,14 @@ class StepLoop:
         self._on_room = on_room
         self._on_unreadable = on_unreadable
         self._loop = asyncio.get_running_loop()
-        self._held: dict[str, Attempt] = {}
+        self.held = self._held = Held()
         self._waiting: deque[Attempt] = deque()
         self._answers = Answers()
         self._watch = Watch(self._monotonic, self._accept, self._timed_out)
-        self._message_steps = 1.0
+        self.asking = Demand()
         self._draining = False
         self._fenced = False
         self._room_told = False
-        self._idle: asyncio.Future[None] | None = None
         self._arrivals = Arrivals(locals, threads, self._may_start, self._launch, self._end)
         self.lending = Lending(slots, reports)
         self.host: Host
@@ -109,10 +107,12 @@ class StepLoop:
 
     def demand(self) -> int:
         """How many shared messages there is room for."""
+        if self._draining and not self._fenced:
+            return self.asking.returnable
         room = self._slots.free - len(self._waiting)
-        if room <= 0 or self._draining or self._fenced or self._reports.full or self._boot() >= self._licence.confirmed_until:
+        if room <= 0 or self._fenced or self._reports.full or self._boot() >= self._licence.confirmed_until:
             return 0
-        return max(1, min(MESSAGES_ASKED_MAX, ceil(room / self._message_steps)))
+        return self.asking.messages(room)
 
     def on_shared(self, message: LaneMessage, stalled: bool) -> None:
         """Take a message of the shared lane.
@@ -121,12 +121,14 @@ class StepLoop:
             message: as pulled.
             stalled: the event loop was away so long that the message may have been given to another worker meanwhile.
         """
+        if self._fenced:
+            return  # it is for others
         orders = read_orders(message.data, self._on_unreadable)
         if not orders:
             message.ack()
             return
-        self._message_steps = max(len(orders), self._message_steps * LARGEST_FADES)
-        hold = Hold(message.ack, len(orders))
+        self.asking.came(len(orders))
+        hold = self._holds.take(message, len(orders))
         refusal = records.RETURNED_REDELIVERED if message.deliveries > 1 else records.RETURNED_STALLED if stalled else ""
         for order in orders:
             if isinstance(order, Assign):
@@ -150,7 +152,7 @@ class StepLoop:
         action = self._registry.find(assign.workflow, assign.name)
         if action is None:
             refusal = records.RETURNED_UNKNOWN_ACTION
-        elif self._draining:
+        elif self._draining and not (hold is None and self._is_needed(assign)):
             refusal = records.RETURNED_DRAINING
         if refusal or action is None:
             self._return(assign, refusal, hold)
@@ -171,6 +173,7 @@ class StepLoop:
             if attempt.accepted:
                 self._report_accepted(attempt, hold)
             elif hold is not None:
+                hold.begun(attempt.started, attempt.action.timeout_s)
                 attempt.hold = hold
             return True
         answer = self._answers.find(token)
@@ -200,6 +203,8 @@ class StepLoop:
         self._slots.take()
         attempt.has_slot = True
         attempt.started = self._monotonic()
+        if attempt.hold is not None:
+            attempt.hold.begun(attempt.started, attempt.action.timeout_s)
         self._held[attempt.assign.token] = attempt
         self._observer.step_started(attempt.action.name)
         self._watch.begin(attempt)
@@ -255,8 +260,10 @@ class StepLoop:
         if attempt.entry is not None:
             self._arrivals.answered(attempt, outcome)
         self._observe(attempt, outcome)
-        if self._idle is not None and not self._held and not self._idle.done():
-            self._idle.set_result(None)
+        if self._draining and attempt.spawned is not None:
+            self._hand_back()
+        if not self._held:
+            self._held.emptied()
 
     def _observe(self, attempt: Attempt, outcome: Outcome) -> None:
         if isinstance(outcome, records.Returned):
@@ -329,6 +336,8 @@ class StepLoop:
             return
         assign = attempt.assign
         self._watch.extend(attempt, extend_ms / 1000)
+        if attempt.hold is not None:
+            attempt.hold.begun(self._monotonic(), extend_ms / 1000)
         self._reports.put(Refresh(assign.run, assign.step, assign.attempt, assign.token, extend_ms))
 
     def release_slot(self, attempt: Attempt) -> None:
@@ -344,50 +353,42 @@ class StepLoop:
 
     def report_holding(self) -> None:
         """Tell of every attempt held, because the leader may have lost sight of them."""
-        held = [(a.assign.run, a.assign.step, a.assign.attempt, a.assign.token) for a in self._held.values()]
-        self._reports.put(Holding(held), 64 + 96 * len(held))
-
-    @property
-    def holding_count(self) -> int:
-        """How many attempts are held."""
-        return len(self._held)
+        self._reports.put(Holding(self._held.told()), 64 + 96 * len(self._held))
 
     # ---- the end ------------------------------------------------------------------------------------------------
 
     def fence(self) -> None:
         """Stop everything and answer for nothing: the mesh may have given it to others by now."""
         self._fenced = True
+        self._holds.clear()
         self._arrivals.fence()
-        self._waiting.clear()
-        for attempt in list(self._held.values()):
-            if attempt.started:
-                self._stop(attempt, Stop.FENCED, "the worker lost touch with the mesh")
-            else:
-                self._answer(attempt, returned(attempt.assign, records.RETURNED_DRAINING))
+        self._stop_all(Stop.FENCED, "the worker lost touch with the mesh")
 
     def drain(self) -> None:
-        """Take no more, and hand back what has not started."""
+        """Take no more, and hand back what has not started, but for what a step that runs may wait for."""
         self._draining = True
-        self._waiting.clear()
-        for attempt in list(self._held.values()):
-            if not attempt.started:
-                self._answer(attempt, returned(attempt.assign, records.RETURNED_DRAINING))
+        self._hand_back()
 
-    async def idle(self, timeout: float) -> bool:
-        """Wait until nothing is held. False when something still is after `timeout` seconds."""
-        if not self._held:
-            return True
-        self._idle = self._loop.create_future()
-        try:
-            await asyncio.wait_for(self._idle, timeout)
-        except TimeoutError:
-            return False
-        return True
+    def _hand_back(self) -> None:
+        for attempt in [attempt for attempt in self._waiting if not self._is_needed(attempt.assign)]:
+            self._waiting.remove(attempt)
+            self._answer(attempt, returned(attempt.assign, records.RETURNED_DRAINING))
+
+    def _is_needed(self, assign: Assign) -> bool:
+        """Whether a step that runs here may wait for this one, which can run nowhere else."""
+        return self._registry.is_hard(assign.workflow) and self._held.has_parent_of(assign)
 
     def cancel(self) -> None:
         """Ask whatever still runs to stop."""
+        self._stop_all(Stop.DRAINING, "the worker is stopping")
+
+    def _stop_all(self, stop: Stop, reason: str) -> None:
+        self._waiting.clear()
         for attempt in list(self._held.values()):
-            self._stop(attempt, Stop.DRAINING, "the worker is stopping")
+            if attempt.started:
+                self._stop(attempt, stop, reason)
+            else:
+                self._answer(attempt, returned(attempt.assign, records.RETURNED_DRAINING))
 
     def abandon(self) -> None:
         """Answer for whatever didn't stop."""

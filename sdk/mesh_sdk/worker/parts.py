@@ -9,6 +9,7 @@ from mesh_sdk.context import WorkerView
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.hold import Holds
 from mesh_sdk.worker.holder import Holder
 from mesh_sdk.worker.locals import Locals
 from mesh_sdk.worker.observer import Observer
@@ -32,6 +33,7 @@ class Parts:
     registry: Registry
     slots: Slots
     threads: Threads
+    holds: Holds
     locals: Locals
     observer: Observer
     clock: Clock

@@ -1,5 +1,7 @@
 """The worker's heartbeats, from a thread with a connection of its own, so that they tell of a main loop that is blocked.
 
+While it is, this thread also keeps the worker's messages of the shared lane from being given to others: see `hold`.
+
 Rule: the presence key is the worker's licence to start steps. It counts from the moment a write was *sent*, and it is
 over a margin before the key expires: whoever sees the key gone may take the worker's steps away.
 """
@@ -16,9 +18,10 @@ from mesh_sdk.errors import MeshError
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.records import WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
-from mesh_sdk.transport.bus import Bus, Connect
+from mesh_sdk.transport.bus import IN_PROGRESS, Bus, Connect
 from mesh_sdk.transport.errors import TransportError
 from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.hold import Holds
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,8 @@ WRITE_TIMEOUT_S = 1.0
 MARGIN_S = 1.0
 RECONNECT_S = 0.5
 CLOSE_S = 3.0
+LOOK_S = 0.25
+"""How often messages of a blocked loop are kept: twice at least before any of them would be given to somebody else."""
 
 
 class Presence:
@@ -39,6 +44,7 @@ class Presence:
         subjects: of the namespace.
         worker: the worker's id.
         beat: the worker's view of itself; called on this thread, it must only read.
+        holds: the worker's messages of the shared lane.
         ttl_s: how long the key lives without being written.
         clock: the machine's.
 
@@ -48,7 +54,15 @@ class Presence:
     """
 
     def __init__(
-        self, connect: Connect, subjects: Subjects, worker: str, beat: Callable[[], WorkerBeat], *, ttl_s: float, clock: Clock
+        self,
+        connect: Connect,
+        subjects: Subjects,
+        worker: str,
+        beat: Callable[[], WorkerBeat],
+        holds: Holds,
+        *,
+        ttl_s: float,
+        clock: Clock,
     ) -> None:
         self.confirmed_until = 0.0
         self.beat_ms = 0
@@ -57,6 +71,7 @@ class Presence:
         self._bucket = subjects.workers_bucket
         self._worker = worker
         self._beat = beat
+        self._holds = holds
         self._ttl_s = ttl_s
         self._clock = clock
         self._thread = threading.Thread(target=self._run, name="mesh-presence", daemon=True)
@@ -104,9 +119,11 @@ class Presence:
         bus = await self._open()
         if bus is None:
             return
+        keep = asyncio.create_task(self._keep_in_progress(bus))
         try:
             await self._beat_until_stopped(bus)
         finally:
+            keep.cancel()
             await bus.close()
 
     async def _open(self) -> Bus | None:
@@ -132,12 +149,21 @@ class Presence:
         if write is not None:
             write.cancel()
         with suppress(TransportError, TimeoutError):  # it expires by itself
-            await asyncio.wait_for(bus.bucket(self._bucket).delete(self._worker), WRITE_TIMEOUT_S)
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await bus.bucket(self._bucket).delete(self._worker)
+
+    async def _keep_in_progress(self, bus: Bus) -> None:
+        while not self._stopped.is_set():
+            if self.confirmed:  # else the worker's steps may be others' by now
+                for reply in self._holds.in_progress():
+                    bus.publish(reply, IN_PROGRESS)
+            await self._pause(LOOK_S)
 
     async def _write(self, bus: Bus, value: bytes) -> None:
         sent = self._clock.boot()
         try:
-            await asyncio.wait_for(bus.bucket(self._bucket).put(self._worker, value, ttl_s=self._ttl_s), WRITE_TIMEOUT_S)
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await bus.bucket(self._bucket).put(self._worker, value, ttl_s=self._ttl_s)
         except (TransportError, TimeoutError) as error:
             log.debug("presence of worker %s was not written: %r", self._worker, error)
         else:
@@ -148,4 +174,5 @@ class Presence:
     async def _pause(self, seconds: float) -> None:
         assert self._stop is not None
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()

@@ -79,7 +79,8 @@ async def _await_nobody(bus: Bus, subjects: Subjects, worker: str, ttl_s: float)
     try:
         while loop.time() < until:
             with suppress(TimeoutError):
-                await asyncio.wait_for(never.wait(), min(PROBE_TIMEOUT_S, max(0.0, until - loop.time())))
+                async with asyncio.timeout(min(PROBE_TIMEOUT_S, max(0.0, until - loop.time()))):
+                    await never.wait()
             again = await _probe(bus, subjects, worker)
             if again is None:
                 return

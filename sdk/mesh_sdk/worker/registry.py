@@ -80,6 +80,11 @@ class Registry:
         bound = self._workflows.get(workflow)
         return bound.definition if bound else None
 
+    def is_hard(self, workflow: str) -> bool:
+        """Whether runs of a workflow stay with one worker for good."""
+        definition = self.definition(workflow)
+        return definition is not None and definition.sticky == "HARD"
+
     def definitions(self) -> list[WorkflowDefinition]:
         """Every workflow registered."""
         return [bound.definition for bound in self._workflows.values()]

@@ -11,7 +11,7 @@ from mesh_sdk.protocol.records import VERSION, Report, ReportFrame
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.frames import FrameWriter
-from mesh_sdk.worker.attempt import Hold
+from mesh_sdk.worker.hold import Hold
 
 RECORD_BYTES = 128
 """About what a report without payload takes."""

@@ -24,13 +24,14 @@ from mesh_sdk.protocol.records import VERSION, Register, Registered, WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import Disconnected, TimedOut
 from mesh_sdk.worker.clock import Clock
+from mesh_sdk.worker.hold import Holds
 from mesh_sdk.worker.holder import Holder
 from mesh_sdk.worker.identity import Identity
 from mesh_sdk.worker.locals import RUNS_MAX, Locals
 from mesh_sdk.worker.observer import Observer
 from mesh_sdk.worker.parts import Parts
 from mesh_sdk.worker.presence import Presence
-from mesh_sdk.worker.pulse import Pulse
+from mesh_sdk.worker.pulse import STALL_S, Pulse
 from mesh_sdk.worker.registration import await_free_id
 from mesh_sdk.worker.session import Session
 from mesh_sdk.worker.slots import Slots
@@ -87,7 +88,9 @@ class Runtime:
         self._started_ms = clock.wall_ms()
         self._client = Client(settings, asyncio.get_running_loop())
         self._pulse = Pulse(clock.monotonic, self._tick)
+        self._holds = Holds(clock.monotonic, self._pulse.lag_s)
         self._ticks = 0
+        self._stalled = False
         self._stop = asyncio.Event()
         self._cancel = asyncio.Event()
         self._fenced = asyncio.Event()
@@ -170,7 +173,7 @@ class Runtime:
     async def _open(self) -> Parts:
         identity, subjects = self._identity, self._subjects
         bus = await self._client.bus()
-        ttl_s = _presence_ttl_s(self._settings)
+        ttl_s = _presence_ttl_s(bus)
         holder = Holder(bus, subjects, identity.worker) if identity.chosen else None
         if holder is not None:
             self._incarnation = _after(await await_free_id(bus, subjects, holder, ttl_s), self._incarnation)
@@ -180,7 +183,7 @@ class Runtime:
         self._bus = bus
         self.threads.open()
         self._pulse.start()
-        self._presence = Presence(self._connect, subjects, identity.worker, self._beat, ttl_s=ttl_s, clock=self._clock)
+        self._presence = Presence(self._connect, subjects, identity.worker, self._beat, self._holds, ttl_s=ttl_s, clock=self._clock)
         self._presence.start()
         return Parts(
             worker=identity.worker,
@@ -192,6 +195,7 @@ class Runtime:
             registry=identity.registry,
             slots=self.slots,
             threads=self.threads,
+            holds=self._holds,
             locals=self.locals,
             observer=self._observer,
             clock=self._clock,
@@ -228,7 +232,7 @@ class Runtime:
         session = self._session
         if session is None:
             return
-        log.info("worker %s drains: %d steps to finish, %g s for them", self._identity.worker, session.steps.holding_count, grace_s)
+        log.info("worker %s drains: %d steps to finish, %g s for them", self._identity.worker, len(session.steps.held), grace_s)
         draining = asyncio.ensure_future(session.drain(grace_s))
         cancel = asyncio.ensure_future(self._cancel.wait())
         try:
@@ -334,7 +338,8 @@ class Runtime:
         if self.on_tick is not None:
             self.on_tick()
         self._ticks += 1
-        if self._ticks % LOOK_TICKS == 0 and self._session is not None:
+        due, self._stalled = self._stalled or self._ticks % LOOK_TICKS == 0, late_s > STALL_S  # it pulls again at the tick after a stall
+        if due and self._session is not None:
             self._session.look()
 
     def _on_registered(self, notice: Registered) -> None:
@@ -368,7 +373,7 @@ class Runtime:
             "started_ms": self._started_ms,
             "running": self.slots.used,
             "slots": self.slots.total,
-            "holding": self._session.steps.holding_count if self._session is not None else 0,
+            "holding": len(self._session.steps.held) if self._session is not None else 0,
         }
 
     async def _connect(self) -> Bus:
@@ -387,8 +392,8 @@ def _after(incarnation: str, own: str) -> str:
     return max(own, f"{int(incarnation, 16) + 1:0{len(own)}x}")
 
 
-def _presence_ttl_s(settings: Settings) -> float:
-    """As long as the scheduler has it: by the replicas that it is told of, or that the number of servers suggests."""
+def _presence_ttl_s(bus: Bus) -> float:
+    """As long as the scheduler has it: by MESH_REPLICAS where that is set, else by whether there is a cluster."""
     given = os.environ.get("MESH_REPLICAS", "")
-    replicas = int(given) if given.isdigit() else len(settings.servers)
-    return PRESENCE_TTL_CLUSTER_S if replicas > 1 else PRESENCE_TTL_S
+    cluster = int(given) > 1 if given.isdigit() else bus.clustered
+    return PRESENCE_TTL_CLUSTER_S if cluster else PRESENCE_TTL_S

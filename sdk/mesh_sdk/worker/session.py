@@ -51,6 +51,7 @@ class Session:
             parts.slots,
             parts.threads,
             self.reports,
+            parts.holds,
             parts.observer,
             parts.clock,
             parts.locals,
@@ -97,7 +98,7 @@ class Session:
         await parts.presence.wait_confirmed()
         await self._registration.register(register, parts.holder)
         consumer = subjects.pool_consumer(parts.registry.pool)
-        self._puller = parts.bus.puller(stream, consumer, self.steps.demand, self._pulled)
+        self._puller = parts.bus.puller(stream, consumer, self._demand, self._pulled)
         await self._puller.start()
         self._remove_listener = parts.bus.on_connection(self._connection)
         self.ready = True
@@ -124,6 +125,9 @@ class Session:
 
     # ---- while it is open -----------------------------------------------------------------------------------------
 
+    def _demand(self) -> int:
+        return 0 if self._parts.pulse.stalled() else self.steps.demand()  # what came now would only go back
+
     def _pulled(self, message: LaneMessage) -> None:
         self.steps.on_shared(message, self._parts.pulse.stalled())
 
@@ -140,6 +144,7 @@ class Session:
             return
         if self._lane is not None and self.ready:
             self._lane.check()
+        self.steps.asking.look()
         self._poke()
 
     def report_holding(self) -> None:
@@ -154,7 +159,7 @@ class Session:
             self.fence()
 
     def _lanes_lost(self) -> None:
-        log.warning("the lanes were lost: reporting %d attempts held", self.steps.holding_count)
+        log.warning("the lanes were lost: reporting %d attempts held", len(self.steps.held))
         self.report_holding()
 
     def _connection(self, up: bool) -> None:
@@ -193,11 +198,11 @@ class Session:
         """
         self.draining = True
         self.reports.put(Draining())
-        self.steps.drain()  # asks for nothing more; what was asked for before and still comes is handed back
-        if not await self.steps.idle(grace_s):
-            log.warning("%d steps still run after %g s: they are told to stop", self.steps.holding_count, grace_s)
+        self.steps.drain()  # what still comes, asked for before or lying in the lane, is handed back
+        if not await self.steps.held.wait_empty(grace_s):
+            log.warning("%d steps still run after %g s: they are told to stop", len(self.steps.held), grace_s)
             self.steps.cancel()
-            await self.steps.idle(STOP_S)
+            await self.steps.held.wait_empty(STOP_S)
         self.steps.abandon()
 
     async def leave(self) -> None:
