@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mesh.core.flow import Ticket
+from mesh.core.labels import ANYWHERE, Wish, matches, text
+from mesh.core.limits import keys_of
 from mesh.core.memory import schedule_timeout_ms
+from mesh.core.placement import wish_of
+from mesh.core.run import LIVE, Run
 from mesh.core.slots import Worker
 from mesh.core.state import State
 from mesh.core.step import OUT, Step
@@ -24,11 +29,25 @@ class Wait(NamedTuple):
     """The worker that is waited for, "" when any would do."""
 
 
+def admission(run: Run) -> Wait | None:
+    """What a run waits for before its first step: a key function's answer, or a place in a group. None when it has begun."""
+    if not run.flow.keyed or run.status is not LIVE:
+        return None
+    if run.keyed is None:
+        names = " and ".join(run.steps[index].name for index in run.flow.keys)
+        return Wait(f"key function {names} has not answered", run.started_at, 0, "") if names else None
+    if run.ticket is None or run.ticket.placed:
+        return None
+    return Wait(_groups_cause(run.ticket), run.started_at, 0, "")
+
+
 def waiting_for(state: State, step: Step) -> Wait:
     """What a step waits for that is ready, or whose assignment lies in its worker's lane."""
     run = step.run
     timeout = schedule_timeout_ms(step)
     since, until, then = step.ready_at, step.ready_at + timeout if timeout else 0, "given up"
+    if step.parked:
+        return Wait(_limits_cause(step), since, until, then)
     if run.flow.sticky and run.worker and not run.loose:
         worker = state.workers.get(run.worker)
         moves_at = step.sticky_at + run.flow.definition.sticky_timeout_ms if step.sticky_at else 0
@@ -38,6 +57,20 @@ def waiting_for(state: State, step: Step) -> Wait:
     return Wait(_pool_cause(state, step), since, until, then)
 
 
+def _limits_cause(step: Step) -> str:
+    """Which place or rate it waits for."""
+    if step.ticket is not None and step.ticket.parked is not None:
+        return _groups_cause(step.ticket)
+    keys = keys_of(step)
+    rates = [f"{key} ({limit} in {per_ms / 1000:g} s)" for key, limit, per_ms, _ in keys.rates] if keys is not None else []
+    return f"rate limit {' and '.join(rates)} is used up"
+
+
+def _groups_cause(ticket: Ticket) -> str:
+    full = [group for group in ticket.groups if group.full] or list(ticket.groups)
+    return " and ".join(f"group {group.key} has {len(group.placed)} of {group.limit.max_runs}" for group in full)
+
+
 def _bound_cause(step: Step, id: str, worker: Worker | None) -> str:
     if worker is None:
         return f"worker {id} is away"
@@ -45,15 +78,42 @@ def _bound_cause(step: Step, id: str, worker: Worker | None) -> str:
         return f"worker {id} has not started it"
     if worker.draining:
         return f"worker {id} is draining"
+    if worker.paused:
+        return f"worker {id} is paused"
     if step.action not in worker.pool.actions:
         return f"worker {id} does not register {step.action}"
+    if lack := _lack(wish_of(step), [worker]):
+        return f"worker {id} {lack}"
     if worker.room > 0:
         return f"worker {id} full: its free slots are promised to steps on the shared lane"
-    return f"worker {id} full: {worker.used + len(worker.reserved)} of {worker.slots} slots"
+    return f"worker {id} full: {worker.used + worker.promised} of {worker.slots} slots"
 
 
 def _pool_cause(state: State, step: Step) -> str:
     pools = state.routes.queue(step.action).pools
-    if not any(worker.takes_work for pool in pools for worker in pool.workers.values()):
+    workers = [worker for pool in pools for worker in pool.workers.values() if worker.takes_work]
+    if not workers:
         return f"no worker registers {step.action}"
+    if step.is_key:
+        return f"every worker that can run {step.action} has enough key functions to run"
+    if lack := _lack(wish_of(step), workers):
+        return f"no worker that registers {step.action} {lack}"
     return f"every slot of {sum(pool.capacity for pool in pools)} that can run {step.action} is taken"
+
+
+def is_hopeless(state: State, step: Step) -> bool:
+    """Whether no worker that is there could ever run the step, by its labels or slots."""
+    pools = state.routes.queue(step.action).pools
+    workers = [worker for pool in pools for worker in pool.workers.values() if worker.takes_work]
+    return bool(workers) and not step.is_key and bool(_lack(wish_of(step), workers))
+
+
+def _lack(wish: Wish, workers: list[Worker]) -> str:
+    """What none of the workers has that a step wants; "" when one of them has it all."""
+    if wish is ANYWHERE or any(wish.allows(worker.slots, worker.labels) for worker in workers):
+        return ""
+    required = [label for label in wish.labels if label.required]
+    if all(worker.slots < wish.slots for worker in workers):
+        return f"has {wish.slots} slots: at most {max(worker.slots for worker in workers)}"
+    lacking = [label for label in required if not any(matches(label, worker.labels) for worker in workers)] or required
+    return f"has label {' and '.join(map(text, lacking))}"

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import msgspec
 from msgspec import Raw, Struct
 
-from mesh.core.image import encode_image, image, load
+from mesh.core.image import encode_image, image
+from mesh.core.loading import load
 from mesh.core.state import State
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from mesh.core import records as facts
 from mesh.core.core import Core
-from mesh.core.image import encode_image, image, load
+from mesh.core.image import encode_image, image
 from mesh.core.inputs import SELF, Sender, TimePassed
+from mesh.core.loading import load
 from mesh.core.records import NEVER, Fact
 from mesh.core.state import State
 from mesh.core.step import OUT, READY, Step

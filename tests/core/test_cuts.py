@@ -13,8 +13,9 @@ import pytest
 
 from mesh.core.check import check
 from mesh.core.core import Core
-from mesh.core.image import encode_image, image, load
+from mesh.core.image import encode_image, image
 from mesh.core.inputs import SELF, Sender
+from mesh.core.loading import load
 from mesh.core.records import Fact
 from mesh.core.run import Run
 from mesh.core.state import State

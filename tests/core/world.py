@@ -17,8 +17,9 @@ from msgspec import Raw
 from mesh.core.check import check
 from mesh.core.core import Core
 from mesh.core.effects import Effects, Teller, assign, withdrawals
-from mesh.core.image import digest, encode_image, image, load
+from mesh.core.image import digest, encode_image, image
 from mesh.core.inputs import SELF, EventArrived, Sender, TermBegan, TimePassed, WorkerVanished
+from mesh.core.loading import load
 from mesh.core.records import Fact, RunFinished, RunRefused, RunStarted, StepFinished, StepReleased
 from mesh.core.state import State
 from mesh.core.step import READY, Step

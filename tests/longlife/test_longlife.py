@@ -11,8 +11,9 @@ from msgspec import Raw
 
 from mesh.core import records as facts
 from mesh.core.core import Core
-from mesh.core.image import digest, encode_image, image, load
+from mesh.core.image import digest, encode_image, image
 from mesh.core.inputs import SELF, Sender, TermBegan
+from mesh.core.loading import load
 from mesh.core.state import State
 from mesh.scheduler.journal import decode_frame, encode_frame
 from mesh.store.snapshots import Snapshots

@@ -21,7 +21,7 @@ from mesh.core.run import Run
 from mesh.core.state import State
 from mesh.scheduler import listing, lists
 from mesh.scheduler.listing import RunQuery
-from mesh.scheduler.lists import Lists, Page
+from mesh.scheduler.lists import Lists
 from mesh.scheduler.views import Views
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mesh.core.image import digest, encode_image, image, load
+from mesh.core.image import digest, encode_image, image
+from mesh.core.loading import load
 from tests.simulation.loop import EPOCH_S
 from tests.simulation.names import LISTENERS
 
