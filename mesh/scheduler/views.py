@@ -129,7 +129,7 @@ class Views:
             "status": self._status(run),
             "started_at": _time(run.started_at),
             "finished_at": _time(run.finished_at),
-            "steps": {step.name: told(step) for step in run.steps},
+            "steps": {step.name: told(step) for step in run.steps if not step.is_key},
             "waiting": waiting,
             "wait": wait,
             "sticky": run.flow.sticky,
