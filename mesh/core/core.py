@@ -25,16 +25,21 @@ from mesh.core.inputs import (
     WorkerVanished,
 )
 from mesh.core.keys import Evaluate
+from mesh.core.quoting import REASON_CHARACTERS_MAX, cut
+from mesh.core.quoting import reason as shortened
 from mesh.core.records import KIND_LOST, NEVER
 from mesh.core.retry import LOSSES_MAX, next_attempt_at
 from mesh.core.run import LIVE, Run
-from mesh.core.starting import REASON_CHARACTERS_MAX, client_name
+from mesh.core.starting import client_name, is_run_id
 from mesh.core.state import State
 from mesh.core.step import HELD, OUT, READY, Attempt, Step
 from mesh.core.timers import DelayTimer, ExecutionTimer, RateTimer, ReadyTimer, RetryTimer
 from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.records import FAILED_ERROR, FAILED_TIMEOUT, StepError
+
+AWAITED_MAX = 100_000
+"""Cancels of runs whose start was not read yet. One more is dropped: whoever cancels so many asks again."""
 
 
 class Core(Claiming):
@@ -344,14 +349,14 @@ class Core(Claiming):
         """End a run, wherever it is; one whose start was not read yet will be cancelled when it is."""
         id = self.state.repeats.get(input.run, input.run)
         run = self.state.runs.get(id)
-        reason = input.reason or "cancelled"
+        why = cut(input.reason, REASON_CHARACTERS_MAX) or "cancelled"
         if run is not None:
             held = [step.current for step in run.steps if step.state in (OUT, HELD)]
-            self.finish(run, wire.CANCELLED, reason)
+            self.finish(run, wire.CANCELLED, why)
             for pool in {a.pool.id: a.pool for a in held if a is not None and a.pool is not None}.values():
                 self.pump(pool)
-        elif not self.state.finished.knows(id) and id not in self.state.awaited:
-            self.record(facts.CancelAwaited(id, reason, sender.time_ms))
+        elif is_run_id(id) and not self.state.finished.knows(id) and id not in self.state.awaited and len(self.state.awaited) < AWAITED_MAX:
+            self.record(facts.CancelAwaited(id, why, sender.time_ms))
 
     def _undeliverable(self, input: Undeliverable, sender: Sender) -> None:
         """No attempt can do better: the step fails for good."""
@@ -371,10 +376,10 @@ class Core(Claiming):
             self.record(facts.CancelsDropped(input.before))
 
     def _unreadable(self, input: Unreadable, sender: Sender) -> None:
-        self.record(facts.InputRejected(input.source, input.sequence, input.index, input.reason[:REASON_CHARACTERS_MAX]))
+        self.record(facts.InputRejected(input.source, input.sequence, input.index, shortened(input.reason)))
         start = input.start
-        if start is not None and self.state.find(start.run) is None:
-            self.record(facts.RunRefused(start.run, start.workflow, client_name(sender.name), None, "MeshError", input.reason))
+        if start is not None and self.state.find(run := cut(start.run)) is None:
+            self.record(facts.RunRefused(run, cut(start.workflow), client_name(sender.name), None, "MeshError", shortened(input.reason)))
 
     def _term_began(self, input: TermBegan, sender: Sender) -> None:
         self.record(facts.TermStarted(input.holder))

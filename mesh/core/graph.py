@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mesh.core.flow_definition import objection
 from mesh.core.labels import ANYWHERE, Wish, wishes
+from mesh.core.quoting import NAME_CHARACTERS_MAX, quoted
+from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import KEY, ConcurrencyDefinition, StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.subjects import PRIORITIES
 
@@ -13,10 +15,40 @@ NUMBER_MAX = 10 * 366 * 86_400_000
 
 Limits = list[tuple[str, ConcurrencyDefinition]]
 """(the limit's name, as wide as its scope is; the limit)."""
+STEPS_MAX = 1_000
+"""Of one workflow."""
+EVENTS_MAX = 100
+"""Patterns of `on_events` of one workflow."""
+METADATA_ENTRIES_MAX = 64
+"""Of a workflow, or of a run beside its workflow's."""
+METADATA_BYTES_MAX = 64 * 1024
 
 
 class BadDefinition(Exception):
     """A definition that can't be run; the message names what is wrong with it."""
+
+
+def validate_size(definition: WorkflowDefinition) -> None:
+    """Refuse a definition that is larger than any that makes sense.
+
+    Only where a worker registers it: what was taken once, by whatever limits, stands in journals and snapshots.
+
+    Raises:
+        BadDefinition: too many steps or patterns of events, names or metadata that are too long.
+    """
+    what = f"workflow {quoted(definition.name)}"
+    if len(definition.steps) > STEPS_MAX:
+        raise BadDefinition(f"{what} has {len(definition.steps):,} steps: use at most {STEPS_MAX:,}, and children for the rest")
+    if len(definition.on_events) > EVENTS_MAX:
+        raise BadDefinition(f"{what} is started by {len(definition.on_events):,} patterns of events: use at most {EVENTS_MAX}, with *")
+    texts = (definition.name, definition.version, *(step.name for step in definition.steps), *definition.on_events)
+    longest = max(texts, key=len)
+    if len(longest) > NAME_CHARACTERS_MAX:
+        text = f"{what} has a name, version, step or event pattern of {len(longest):,} characters, {quoted(longest)}"
+        raise BadDefinition(f"{text}: use at most {NAME_CHARACTERS_MAX}")
+    entries = definition.metadata
+    if len(entries) > METADATA_ENTRIES_MAX or sum(len(key) + len(value) for key, value in entries.items()) > METADATA_BYTES_MAX:
+        raise BadDefinition(f"{what} has more metadata than {METADATA_ENTRIES_MAX} entries of {METADATA_BYTES_MAX:,} characters together")
 
 
 def validate(definition: WorkflowDefinition) -> None:
@@ -65,6 +97,7 @@ class Flow:
         self.definition = definition
         self.name = definition.name
         self.digest = definition.digest
+        self.bytes = len(encode(definition))
         self.sticky = definition.sticky
         self.size = len(steps)
         self.steps: list[StepDefinition] = steps
@@ -95,7 +128,7 @@ class Flow:
         """A flow without steps, for a run that was refused."""
         flow = cls.__new__(cls)
         flow.definition = WorkflowDefinition(name, [])
-        flow.name, flow.digest, flow.sticky, flow.size = name, "", "", 0
+        flow.name, flow.digest, flow.sticky, flow.size, flow.bytes = name, "", "", 0, 0
         flow.steps, flow.step_names, flow.actions = [], [], []
         flow.parents, flow.needs, flow.children, flow.roots, flow.finals = [], [], [], [], []
         flow.keys, flow.limits, flow.step_limits, flow.keyed = [], [], [], False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from mesh.core import records as facts
-from mesh.core.graph import BadDefinition, Flow
+from mesh.core.graph import BadDefinition, Flow, validate_size
 from mesh.core.inputs import Sender
+from mesh.core.quoting import NAME_CHARACTERS_MAX, cut, quoted, reason
 from mesh.core.slots import Worker
-from mesh.core.starting import REASON_CHARACTERS_MAX, Starting, client_name
+from mesh.core.starting import Starting, client_name
 from mesh.core.step import Attempt
 from mesh_sdk.errors import InvalidName
 from mesh_sdk.protocol.codec import encode
@@ -18,6 +19,13 @@ from mesh_sdk.protocol.records import PAUSE, RESUME, STEERINGS, Draining, Left, 
 from mesh_sdk.protocol.subjects import check_token
 
 SLOTS_MAX = 100_000
+WORKERS_MAX = 10_000
+"""That are there at the same time; each gives memory and time of the leader to heartbeats, probes and rows."""
+WORKFLOWS_MAX = 10_000
+"""That were ever registered: none is forgotten, since a start of one waits for a worker that has it."""
+DEFINITIONS_BYTES_MAX = 28 * 1024 * 1024
+"""Of all workflows together: their bucket has room for that, and for the names."""
+LABELS_MAX = 64
 
 LEFT = "left"
 """Why a worker is gone that took its leave: everything it had taken is answered."""
@@ -33,7 +41,7 @@ class Joining(Starting):
         """An incarnation wants to work: definitions are recorded, older incarnations are given up."""
         refusal = self._objection(input, sender)
         if refusal:
-            self.record(facts.WorkerRefused(sender.name, sender.incarnation, client_name(input.client), refusal[:REASON_CHARACTERS_MAX]))
+            self.record(facts.WorkerRefused(cut(sender.name), cut(sender.incarnation), client_name(input.client), reason(refusal)))
             return
         current = self.state.workers.get(sender.name)
         moves = current is not None and pool_id(_actions(input)) != current.pool.id
@@ -50,7 +58,15 @@ class Joining(Starting):
             workflows.append((digested.name, digested.digest))
         self.record(
             facts.WorkerRegistered(
-                sender.name, sender.incarnation, input.name, input.slots, input.labels, workflows, input.client, input.host, input.pid
+                sender.name,
+                sender.incarnation,
+                cut(input.name),
+                input.slots,
+                input.labels,
+                workflows,
+                input.client,
+                cut(input.host),
+                input.pid,
             )
         )
         self.replacing = False
@@ -60,22 +76,49 @@ class Joining(Starting):
     def _objection(self, input: Register, sender: Sender) -> str:
         """Why this incarnation can't work; "" when it can."""
         current = self.state.workers.get(sender.name)
+        worker = f"worker {quoted(sender.name)}"
         if current is not None and current.incarnation > sender.incarnation:
-            return f"worker {sender.name!r} has a newer incarnation, {current.incarnation}, than {sender.incarnation!r}"
+            return f"{worker} has a newer incarnation, {current.incarnation}, than {quoted(sender.incarnation)}"
+        if current is None and len(self.state.workers) >= WORKERS_MAX:
+            return f"{worker} is one more than the {WORKERS_MAX:,} workers that there may be: use fewer, with more slots each"
         if not 0 <= input.slots <= SLOTS_MAX:
-            return f"worker {sender.name!r} offers {input.slots} slots: use 0 to {SLOTS_MAX}"
+            return f"{worker} offers {input.slots} slots: use 0 to {SLOTS_MAX}"
         if not input.workflows:
-            return f"worker {sender.name!r} registers no workflow: give it at least one"
+            return f"{worker} registers no workflow: give it at least one"
         if len({definition.name for definition in input.workflows}) < len(input.workflows):
-            return f"worker {sender.name!r} registers two workflows of one name: rename one of them"
+            return f"{worker} registers two workflows of one name: rename one of them"
+        return self._malformed(input, sender) or _label_objection(input.labels, worker) or self._too_many(input, worker)
+
+    def _malformed(self, input: Register, sender: Sender) -> str:
         try:
-            check_token("worker id", sender.name)
-            check_token("incarnation", sender.incarnation)
-            check_token("client", input.client)
+            check_token("worker id", cut(sender.name))
+            check_token("incarnation", cut(sender.incarnation))
+            check_token("client", cut(input.client))
             for definition in input.workflows:
+                validate_size(definition)
                 Flow(definition)
         except (BadDefinition, InvalidName) as error:
             return str(error)
+        return ""
+
+    def _too_many(self, input: Register, worker: str) -> str:
+        """What comes new would be more than the mesh remembers."""
+        flows = self.state.flows
+        new = [definition for definition in input.workflows if definition.name not in flows]
+        if len(flows) + len(new) > WORKFLOWS_MAX:
+            return (
+                f"{worker} registers {len(new):,} new workflows, the first {quoted(new[0].name)}, beside {len(flows):,} that are known: at "
+                f"most {WORKFLOWS_MAX:,} are remembered. Don't make up names as you go (use inputs), or go to another namespace"
+            )
+        if all((definition.name, _digested(definition).digest) in self.state.versions for definition in input.workflows):
+            return ""
+        mine = {definition.name for definition in input.workflows}
+        size = sum(flow.bytes for flow in flows.values() if flow.name not in mine) + sum(len(encode(each)) for each in input.workflows)
+        if size > DEFINITIONS_BYTES_MAX:
+            return (
+                f"{worker} registers definitions with which all workflows have {size:,} bytes together, at most {DEFINITIONS_BYTES_MAX:,} "
+                "are remembered: make them smaller, or go to another namespace"
+            )
         return ""
 
     def draining(self, input: Draining, sender: Sender) -> None:
@@ -151,6 +194,15 @@ def _by_age(attempt: Attempt) -> tuple[int, int, int]:
 
 def _actions(input: Register) -> set[str]:
     return {action for definition in input.workflows for action in definition.actions()}
+
+
+def _label_objection(labels: dict[str, str | int | float], worker: str) -> str:
+    if len(labels) > LABELS_MAX:
+        return f"{worker} has {len(labels):,} labels: use at most {LABELS_MAX}"
+    for key, value in labels.items():
+        if len(key) > NAME_CHARACTERS_MAX or (isinstance(value, str) and len(value) > NAME_CHARACTERS_MAX):
+            return f"{worker} has a label {quoted(key)} that is longer than {NAME_CHARACTERS_MAX} characters, by its name or its value"
+    return ""
 
 
 def _digested(definition: WorkflowDefinition) -> WorkflowDefinition:

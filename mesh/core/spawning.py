@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from mesh.core import records as facts
-from mesh.core.graph import Flow
+from mesh.core.graph import METADATA_ENTRIES_MAX, Flow
 from mesh.core.inputs import Sender
 from mesh.core.joining import Joining
+from mesh.core.quoting import cut, quoted, reason
 from mesh.core.run import LIVE
 from mesh.core.slots import Worker
-from mesh.core.starting import METADATA_ENTRIES_MAX, bounded_priority, is_run_id
+from mesh.core.starting import bounded_priority, is_run_id
 from mesh.core.step import Attempt
 from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
 from mesh_sdk.protocol.records import Spawn
 
 CHILDREN_MAX = 10_000
 """Children of one run."""
+POSITION_CHARACTERS_MAX = 1_024
+"""Of the position of a child, which is its key or its workflow with a number, and of its input's digest: the SDK's are shorter."""
 
 
 class Spawning(Joining):
@@ -36,13 +39,13 @@ class Spawning(Joining):
         if known is not None:
             self.record(facts.StartRepeated(input.child, known[1], worker.client))
             return
-        if self._is_taken(input.child):
+        if self._is_taken(input.child) or len(input.position) > POSITION_CHARACTERS_MAX or len(input.digest) > POSITION_CHARACTERS_MAX:
             return  # the SDK derives a child's id from its parent and position: this is somebody else's run, or nobody's
         parent = (step.run.id, step.index, input.position, input.digest)
         refusal = self._spawn_refusal(input, attempt, worker)
         if refusal is not None:
             kind, message = refusal
-            self.record(facts.RunRefused(input.child, input.workflow, worker.client, parent, kind, message))
+            self.record(facts.RunRefused(input.child, cut(input.workflow), worker.client, parent, kind, reason(message)))
             return
         flow = self._registered(worker, input.workflow) if input.sticky else self.state.flows[input.workflow]
         assert flow is not None
@@ -65,8 +68,8 @@ class Spawning(Joining):
         """
         own = derived_run_id(run_id_time_ms(input.run), input.run, attempt.step.name, input.position)
         if attempt.step.run.status is not LIVE and input.child == own and not self._is_taken(input.child):
-            message = f"run {input.run} has ended: none of its steps can start child {input.workflow!r} any more"
-            self.record(facts.RunRefused(input.child, input.workflow, worker.client, None, "SpawnError", message))
+            message = f"run {input.run} has ended: none of its steps can start child {quoted(input.workflow)} any more"
+            self.record(facts.RunRefused(input.child, cut(input.workflow), worker.client, None, "SpawnError", message))
 
     def _registered(self, worker: Worker, workflow: str) -> Flow | None:
         """The definition that a worker registers: a sticky child runs as the version that its worker has."""
@@ -77,7 +80,7 @@ class Spawning(Joining):
         """Why the child can't be: (error type, message)."""
         flow = self.state.flows.get(input.workflow)
         if flow is None:
-            return "UnknownWorkflow", f"no worker ever registered a workflow named {input.workflow!r}: check the name"
+            return "UnknownWorkflow", f"no worker ever registered a workflow named {quoted(input.workflow)}: check the name"
         if len(attempt.step.run.spawned or ()) >= CHILDREN_MAX:
             return "SpawnError", f"run {attempt.step.run.id} has {CHILDREN_MAX} children already, the most that one run may have"
         if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:
@@ -85,7 +88,7 @@ class Spawning(Joining):
         return self._sticky_refusal(input, attempt, worker) if input.sticky else None
 
     def _sticky_refusal(self, input: Spawn, attempt: Attempt, worker: Worker) -> tuple[str, str] | None:
-        what = f"step {attempt.step.action} can't spawn {input.workflow!r} as a sticky child"
+        what = f"step {attempt.step.action} can't spawn {quoted(input.workflow)} as a sticky child"
         flow = self._registered(worker, input.workflow)
         if flow is None:
             return (

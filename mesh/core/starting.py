@@ -7,18 +7,17 @@ import re
 from mesh.core import records as facts
 from mesh.core.admitting import Admitting
 from mesh.core.flow_definition import about_labels
-from mesh.core.graph import NUMBER_MAX, Flow
+from mesh.core.graph import METADATA_ENTRIES_MAX, NUMBER_MAX, Flow
 from mesh.core.inputs import EventArrived, Sender
+from mesh.core.quoting import cut, quoted, reason
 from mesh.core.run import Run
 from mesh.core.triggers import event_run_id
 from mesh_sdk.protocol.ids import RUN_ID_CHARACTERS
 from mesh_sdk.protocol.records import CANCELLED, NULL, Start
 from mesh_sdk.protocol.subjects import PRIORITIES
 
-METADATA_ENTRIES_MAX = 64
-REASON_CHARACTERS_MAX = 1_000
-"""Why something was refused quotes it: what is too long to be taken must not be written down longer still."""
-
+KEY_CHARACTERS_MAX = 512
+"""Of the key of a start; what SDKs take at most, too."""
 
 is_run_id = re.compile(rf"[0-9a-f]{{{RUN_ID_CHARACTERS}}}").fullmatch
 _is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
@@ -48,6 +47,9 @@ class Starting(Admitting):
     def start(self, input: Start, sender: Sender) -> None:
         """A client starts a run, once, however often the start arrives."""
         state = self.state
+        if not is_run_id(input.run):
+            self._refuse_stray(input, client_name(sender.name))
+            return
         if input.run in state.runs or state.finished.knows(input.run):
             return
         client = client_name(sender.name)
@@ -61,7 +63,7 @@ class Starting(Admitting):
         refusal = self._refusal(input, sender, flow)
         if refusal is not None or flow is None:
             kind, message = refusal or ("UnknownWorkflow", "")
-            self.record(facts.RunRefused(input.run, input.workflow, client, None, kind, message[:REASON_CHARACTERS_MAX]))
+            self.record(facts.RunRefused(input.run, cut(input.workflow), client, None, kind, reason(message)))
             return
         priority = bounded_priority(input.priority or sender.priority or flow.definition.priority)
         start_at = state.now + input.delay_ms if input.delay_ms > 0 else 0
@@ -84,19 +86,29 @@ class Starting(Admitting):
         self.out.append(fact)
         self._begin(state.apply_start(fact))
 
+    def _refuse_stray(self, input: Start, client: str) -> None:
+        """A start under an id that is none. What is remembered of it is no longer than an id may be."""
+        run = cut(input.run)
+        if not self.state.finished.knows(run):
+            message = f"run id {run!r} is not {RUN_ID_CHARACTERS} hex digits"
+            self.record(facts.RunRefused(run, cut(input.workflow), client, None, "InvalidInput", message))
+
     def _refusal(self, input: Start, sender: Sender, flow: Flow | None) -> tuple[str, str] | None:
         """Why a start can't be: (error type, message)."""
         if flow is None:
             return (
                 "UnknownWorkflow",
-                f"no worker ever registered a workflow named {input.workflow!r}: check the name, or start a worker that has it",
+                f"no worker ever registered a workflow named {quoted(input.workflow)}: check the name, or start a worker that has it",
             )
-        if not is_run_id(input.run):
-            return "InvalidInput", f"run id {input.run!r} is not {RUN_ID_CHARACTERS} hex digits"
         if sender.resent and input.run <= self.state.finished.horizon:
             return "InvalidInput", f"start {input.run} was sent again so late that nobody remembers whether it ran: start a new run"
         if input.worker and not flow.sticky:
-            return "InvalidInput", f"sticky_worker={input.worker!r} needs a sticky workflow, and {flow.name!r} declares no sticky strategy"
+            text = f"sticky_worker={quoted(input.worker)} needs a sticky workflow, and {flow.name!r} declares no sticky strategy"
+            return "InvalidInput", text
+        if input.worker and not _is_token(input.worker):
+            return "InvalidInput", f"sticky_worker={quoted(input.worker)} is no worker id: use 1 to 64 of the characters A-Z a-z 0-9 _ -"
+        if len(input.key) > KEY_CHARACTERS_MAX:
+            return "InvalidInput", f"key {quoted(input.key)} has {len(input.key):,} characters, at most {KEY_CHARACTERS_MAX} are kept"
         if input.delay_ms > NUMBER_MAX:
             return "InvalidInput", f"a delay of {input.delay_ms} ms is more than {NUMBER_MAX:,}, the most that a run is kept waiting"
         if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:

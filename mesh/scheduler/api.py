@@ -7,7 +7,6 @@ shapes stand in `mesh_sdk/reads.py`. Rule: a bad request is answered with an err
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,30 +17,18 @@ from mesh.core.effects import done
 from mesh.core.image import digest
 from mesh.core.starting import is_run_id
 from mesh.core.state import State
+from mesh.scheduler.answers import ANSWER_BYTES_MAX, ApiError, guarded
+from mesh.scheduler.lists import Ask, Lists, Page
 from mesh.scheduler.outbox import too_large
 from mesh.scheduler.unread import Unread
-from mesh.scheduler.views import LIST_LIMIT_MAX, RunQuery, Views
+from mesh.scheduler.views import RunQuery, Views
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.records import NULL, QUEUED, REFUSED, Done, Notice, RunError, Started
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Subscription
 
-log = logging.getLogger(__name__)
-
 WAITING_MAX = 1_000
 """Questions for runs that nobody knows, yet: any more are answered by what is known."""
-ANSWER_BYTES_MAX = 1024
-"""What an answer has around its results."""
-
-Ask = Callable[[Callable[[int], Callable[[], None]]], None]
-
-
-class ApiError(Exception):
-    """What the caller is told instead of an answer."""
-
-    def __init__(self, type: str, message: str) -> None:
-        super().__init__(message)
-        self.type = type
 
 
 class _RunId(Struct):
@@ -82,6 +69,12 @@ class Api:
     def __init__(self, bus: Bus, subjects: Subjects, state: State, views: Views, ask: Ask, unread: Unread) -> None:
         self._unread = unread
         self._waiting: set[asyncio.Task[None]] = set()
+        begin: dict[str, Callable[[bytes], Page]] = {
+            "runs.list": lambda data: views.runs(msgspec.json.decode(data or b"{}", type=RunQuery), bus.max_payload),
+            "workers.list": lambda data: views.workers(bus.max_payload),
+            "workflows.list": lambda data: views.workflows(bus.max_payload),
+        }
+        self._lists = Lists(begin, ask, bus.publish)
         self._bus = bus
         self._subjects = subjects
         self._state = state
@@ -90,23 +83,22 @@ class Api:
         self._subscription: Subscription | None = None
         self._calls: dict[str, tuple[type[Struct], Callable[[Any, int], Any]]] = {
             "runs.get": (_RunId, self._run),
-            "runs.list": (RunQuery, lambda query, sequence: views.runs(query)),
             "results": (_Runs, self._results),
             "started": (_Requested, self._started),
-            "workers.list": (_Nothing, lambda nothing, sequence: views.workers()),
             "workers.binding": (_Binding, self._binding),
-            "workflows.list": (_Nothing, lambda nothing, sequence: views.workflows()),
             "workflows.get": (_Name, self._workflow),
             "digest": (_Nothing, lambda nothing, sequence: {"sequence": sequence, "digest": digest(state)}),
         }
 
     async def start(self) -> None:
         """Answer from now on."""
+        self._lists.start()
         self._subscription = await self._bus.subscribe(self._subjects.api("*") + ".>", self._hear)
         self._single = await self._bus.subscribe(self._subjects.api("*"), self._hear)
 
     async def close(self) -> None:
         """Answer no more."""
+        self._lists.close()
         for task in self._waiting:
             task.cancel()
         if self._subscription is not None:
@@ -117,6 +109,9 @@ class Api:
         if not reply:
             return
         call = subject[len(self._subjects.api("")) :]
+        if self._lists.serves(call):
+            self._lists.hear(call, reply, data)
+            return
 
         def question(sequence: int) -> Callable[[], None]:
             unknown = self._unknown_run(call, data)
@@ -157,26 +152,17 @@ class Api:
         self._bus.publish(reply, answer)
 
     def _answer(self, call: str, data: bytes, sequence: int) -> bytes:
-        try:
-            known = self._calls.get(call)
-            if known is None:
-                raise ApiError("MeshError", f"the scheduler knows no call {call!r}")
-            shape, answer = known
-            request = msgspec.json.decode(data or b"{}", type=shape)
-            found = encode({"ok": answer(request, sequence)})
-            while len(found) > self._bus.max_payload and isinstance(request, RunQuery) and request.limit > 1:
-                request.limit = max(1, min(request.limit, LIST_LIMIT_MAX) // 2)  # a shorter page; the rest comes with `after`
-                found = encode({"ok": answer(request, sequence)})
-            if len(found) > self._bus.max_payload:
-                raise ApiError("PayloadTooLarge", f"the answer to {call} has {len(found)} bytes: ask for less")
-            return found
-        except ApiError as error:
-            return _error(error.type, str(error))
-        except msgspec.MsgspecError as error:
-            return _error("InvalidInput", f"the request for {call} can't be read: {error}")
-        except Exception as error:  # whatever somebody asks for, it must not end the term: numbers and dates may be beyond any range
-            log.exception("the request for %s can't be answered", call)
-            return _error("InvalidInput", f"the request for {call} can't be answered: {error}")
+        return guarded(call, lambda: self._found(call, data, sequence))
+
+    def _found(self, call: str, data: bytes, sequence: int) -> bytes:
+        known = self._calls.get(call)
+        if known is None:
+            raise ApiError("MeshError", f"the scheduler knows no call {call!r}")
+        shape, answer = known
+        found = encode({"ok": answer(msgspec.json.decode(data or b"{}", type=shape), sequence)})
+        if len(found) > self._bus.max_payload:
+            raise ApiError("PayloadTooLarge", f"the answer to {call} has {len(found)} bytes: ask for less")
+        return found
 
     def _run(self, request: _RunId, sequence: int) -> Any:
         found = self._views.run(request.run_id)
@@ -229,10 +215,6 @@ def _forgotten(run: str) -> Done:
     """Whoever waits for a result that is not remembered any more would wait for ever."""
     text = f"run {run} has ended, and so many others since that its result is not remembered any more"
     return Done(run, REFUSED, NULL, [RunError("", "RunNotFound", text)])
-
-
-def _error(type: str, message: str) -> bytes:
-    return encode({"error": {"type": type, "message": message}})
 
 
 def _queued(run: str) -> bytes:

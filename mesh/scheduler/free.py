@@ -89,7 +89,7 @@ class Freeing:
     async def _free_lanes(self) -> None:
         stream = self._subjects.lanes_stream
         state = await self._bus.stream_state(stream)
-        if state is None or state.first > self._lanes.fence:  # deleted, or emptied: writing would tell, but there may be nothing to write
+        if state is None or not state.first <= self._lanes.fence <= state.last:  # deleted or emptied, with perhaps nothing to write
             return self._lanes.doubt()
         crowded = 0 < state.limit_bytes < LANES_PART * state.bytes
         self._rounds += 1

@@ -57,6 +57,10 @@ class _Message:
         self.sequence = 0
 
 
+LaneMessage = tuple[str, bytes, _Message]
+"""Subject, bytes, and what is known of it."""
+
+
 class Lanes:
     """Writes lane messages for one term.
 
@@ -72,11 +76,11 @@ class Lanes:
         self._term = term
         self._fence = 0
         self._doubt = False
-        self._given_up = False
+        self._given_up: LanesGone | None = None
         self._silences = 0
         self._batches = 0
-        self._prepared: list[tuple[str, bytes, _Message]] = []
-        self._waiting: list[tuple[str, bytes, _Message]] = []
+        self._prepared: list[LaneMessage] = []
+        self._waiting: list[LaneMessage] = []
         self._wake = asyncio.Event()
         self._queued = 0
         self._through = 0
@@ -101,28 +105,37 @@ class Lanes:
         except Disconnected:
             raise
         except TransportError:
-            await self._count_silence()
+            self._silences += 1
+            if self._silences >= _SILENCES:  # nobody may answer at all: then it is not the lanes that are away
+                await self._bus.stream_state(self._subjects.journal_stream, timeout=_STATE_TIMEOUT_S)
+                raise LanesAway("the server that holds the lanes does not answer, and others do") from None
             raise
         self._silences = 0
         return there
 
-    async def _count_silence(self) -> None:
-        await self._bus.stream_state(self._subjects.journal_stream, timeout=_STATE_TIMEOUT_S)  # else it is not the lanes that are silent
-        self._silences += 1
-        if self._silences >= _SILENCES:
-            raise LanesAway("the server that holds the lanes does not answer, and others do")
-
-    async def void(self, journal: int) -> None:
+    async def void(self, journal: int) -> int:
         """Take everything out of the lanes that was written before this journal sequence.
 
         Lanes that were made anew begin at a sequence that no lanes before them had, for it follows from the journal's: a
         fence is a sequence, and were two of them to be the same, a paused leader could write behind its successor's. What a
         newer leader writes into lanes of its own stands behind a higher sequence, so that this can come late.
+
+        Returns:
+            The sequence from which they go on.
         """
         await self._bus.purge(self._subjects.lanes_stream, before=journal * SEQUENCES)
+        return journal * SEQUENCES
 
-    async def take_fence(self) -> None:
+    async def fenced(self) -> int:
+        """Sequence of the older leader's fence; 0: none. After a restart of the one server that holds them lanes are there, and empty."""
+        last = await self._bus.last(self._subjects.lanes_stream, self._subjects.lane_fence)
+        return last.sequence if last is not None else 0
+
+    async def take_fence(self, after: int = 0) -> None:
         """From here on, every batch of an older leader is refused.
+
+        Args:
+            after: the sequence that the lanes have reached; a fence before it says that they were emptied meanwhile.
 
         Raises:
             LanesGone: there is no lanes stream.
@@ -139,8 +152,10 @@ class Lanes:
                         raise Deposed("a newer leader holds the lanes' fence")
                     log.error("the lanes' fence says term %d, which the journal does not know: it is taken all the same", newer)
                 self._fence = await self._bus.append(fence, b"%d 0" % self._term, expect=last.sequence if last else 0)
-                self._silences = 0
+                self._silences, self._given_up = 0, None
                 self._batches = 0  # also when the lanes were made anew: what `_look` compares
+                if self._fence < after:
+                    raise LanesGone("they were emptied meanwhile")
                 return
             except StreamFull:
                 raise
@@ -160,12 +175,16 @@ class Lanes:
         for start in range(0, len(orders), size):
             self._split(subject, orders[start : start + size])
 
-    def send_prepared(self) -> None:
+    def prepared(self) -> list[LaneMessage]:
+        """What was prepared since the last call, for `send`: others may send while its records are still being written."""
+        prepared, self._prepared = self._prepared, []
+        return prepared
+
+    def send(self, prepared: list[LaneMessage]) -> None:
         """The records of what was prepared stand: write it."""
-        if self._prepared:
-            self._waiting += self._prepared
-            self._queued += len(self._prepared)
-            self._prepared = []
+        if prepared:
+            self._waiting += prepared
+            self._queued += len(prepared)
             self._wake.set()
 
     def _split(self, subject: str, orders: list[Order]) -> None:
@@ -222,9 +241,9 @@ class Lanes:
         self._doubt = True
         self._wake.set()
 
-    def give_up(self) -> None:
+    def give_up(self, why: LanesGone) -> None:
         """What they hold does not reach everybody: have them made anew."""
-        self._given_up = True
+        self._given_up = why
         self._wake.set()
 
     async def run(self) -> None:
@@ -238,13 +257,13 @@ class Lanes:
             self._wake.clear()
             if self._doubt:
                 await self._look()
-            while self._waiting and not self._given_up:
+            while self._waiting and self._given_up is None:
                 await self._write(self._next_batch())
-            if self._given_up:
-                self._given_up = False
-                raise LanesGone("they were given up")
+            if self._given_up is not None:
+                why, self._given_up = self._given_up, None
+                raise why
 
-    def _next_batch(self) -> list[tuple[str, bytes, _Message]]:
+    def _next_batch(self) -> list[LaneMessage]:
         """The first of what waits, as much as one batch takes."""
         count = size = 0
         for _, data, _ in self._waiting[:BATCH_MESSAGES_MAX]:
@@ -295,7 +314,7 @@ class Lanes:
             await self._until_found()
         await asyncio.sleep(_AGAIN_S)
 
-    async def _write(self, batch: list[tuple[str, bytes, _Message]]) -> None:
+    async def _write(self, batch: list[LaneMessage]) -> None:
         self._batches += 1
         mark = b"%d %d" % (self._term, self._batches)
         messages = [(subject, data) for subject, data, _ in batch]

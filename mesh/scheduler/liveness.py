@@ -118,6 +118,7 @@ class Liveness:
         """An incarnation that was given up (or never made known) still lives: once that is sure, it is told to start over."""
         try:
             check_token("worker id", beat.worker)
+            check_token("incarnation", beat.incarnation)
         except InvalidName:  # nobody can be told: a server ends the connection over a subject that is none
             return
         now = self._loop.time()

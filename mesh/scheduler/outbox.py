@@ -5,42 +5,50 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import logging
-from collections.abc import Awaitable, Callable
-
-import msgspec
+from collections.abc import Callable
+from typing import NamedTuple
 
 from mesh.core.effects import Effects
 from mesh.core.placement import steps_together
-from mesh.core.records import InputRejected
 from mesh.core.slots import Worker
 from mesh.core.state import State
-from mesh.scheduler.lanes import Lanes
+from mesh.scheduler.chores import Chores
+from mesh.scheduler.definitions import Definitions
+from mesh.scheduler.lanes import LaneMessage, Lanes
+from mesh.scheduler.letters import Letters
 from mesh.store.pools import PoolConsumers
 from mesh.store.slots import Row, SlotsMirror
 from mesh_sdk.protocol.codec import FRAME_BYTES_MAX, FRAME_RECORDS_MAX, encode
 from mesh_sdk.protocol.definitions import WorkflowDefinition
-from mesh_sdk.protocol.keys import workflow_key
 from mesh_sdk.protocol.records import NULL, VERSION, Done, Notice, NoticeFrame, Registered, RunError
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
-from mesh_sdk.transport.errors import TransportError
 
 log = logging.getLogger(__name__)
 
-_DEAD_DATA_BYTES_MAX = 256 * 1024
 _WRITTEN_S = 1.0
+
+
+class Told(NamedTuple):
+    """What a worker hears about its registration."""
+
+    worker: str
+    refused: bool
+    subject: str
+    data: bytes
 
 
 class Prepared:
     """Effects, encoded."""
 
-    __slots__ = ("effects", "messages", "registered", "slots")
+    __slots__ = ("effects", "lanes", "messages", "registered", "slots")
 
-    def __init__(self, effects: Effects, messages: list[tuple[str, bytes]], registered: list[tuple[str, bytes]], slots: list[Row]) -> None:
+    def __init__(
+        self, effects: Effects, lanes: list[LaneMessage], messages: list[tuple[str, bytes]], registered: list[Told], slots: list[Row]
+    ) -> None:
         self.effects = effects
+        self.lanes = lanes
         self.messages = messages
         self.registered = registered
         self.slots = slots
@@ -63,7 +71,9 @@ class Outbox:
         self._term = term
         self._mirror = SlotsMirror(bus, subjects, term)
         self.consumers = PoolConsumers(bus, subjects)
-        self._chores: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._chores = Chores()
+        self.letters = Letters(bus, subjects, self._chores)
+        self._definitions = Definitions(bus, subjects, state, self._chores)
 
     def mirror(self, sequence: int) -> Callable[[], None]:
         """Mirror what has changed since the last frame: rows as of this sequence, sent when the result is called."""
@@ -79,7 +89,10 @@ class Outbox:
         """Rows of workers that are gone stay for a day only."""
         for worker, row in rows:
             if not row["total"] and worker not in self._state.workers:
-                self._chores.put_nowait(lambda worker=worker: self._mirror.retire(worker, self._state))  # type: ignore[misc]
+                self._retire(worker)
+
+    def _retire(self, worker: str) -> None:
+        self._chores.add(f"ending the row of worker {worker}", lambda: self._mirror.retire(worker, self._state))
 
     def slots_due(self, state: State) -> list[Worker]:
         """Workers whose slots are to be mirrored with the frame that is being closed."""
@@ -88,20 +101,22 @@ class Outbox:
     def prepare(self, effects: Effects, slots: list[Worker]) -> Prepared:
         """Encode what follows from a frame."""
         messages: list[tuple[str, bytes]] = []
-        registered: list[tuple[str, bytes]] = []
+        registered: list[Told] = []
         for client, notices in effects.notices.items():
             subject = self._subjects.done(client)
             if effects.registered:
-                late: list[Notice] = [notice for notice in notices if type(notice) is Registered]
+                registered += [self._told(subject, notice) for notice in notices if type(notice) is Registered]
                 notices = [notice for notice in notices if type(notice) is not Registered]
-                registered += [(subject, data) for data in self._frames(late)]
             messages += [(subject, data) for data in self._frames(notices)]
         for pool, orders in effects.shared.items():
             known = self._state.pools.get(pool)
             self._lanes.prepare_shared(pool, orders, steps_together(known, len(orders)) if known is not None else 1)
         for address, private in effects.private.items():
             self._lanes.prepare_private(address, private)
-        return Prepared(effects, messages, registered, self._mirror.encode(slots, self._state))
+        return Prepared(effects, self._lanes.prepared(), messages, registered, self._mirror.encode(slots, self._state))
+
+    def _told(self, subject: str, notice: Registered) -> Told:
+        return Told(notice.worker, bool(notice.refused), subject, encode(NoticeFrame(VERSION, self._term, [notice])))
 
     def _frames(self, notices: list[Notice]) -> list[bytes]:
         found = []
@@ -123,7 +138,7 @@ class Outbox:
         effects = prepared.effects
         if effects.lanes_lost:
             self._lanes.forget()
-        self._lanes.send_prepared()
+        self._lanes.send(prepared.lanes)
         if effects.answered:
             self._lanes.answered(effects.answered)
         publish = self._bus.publish
@@ -132,60 +147,39 @@ class Outbox:
         self._mirror.send(prepared.slots, sequence)
         self._retire_gone(prepared.slots)
         if effects.registered or effects.definitions:
-            definitions = [record.definition for record in effects.definitions]
-            self._chores.put_nowait(lambda: self._follow_workers(definitions, prepared.registered))
-            self._chores.put_nowait(lambda: self.consumers.drop(self._state.pools, self._written))
+            names = [record.definition.name for record in effects.definitions]
+            self._chores.add("following the workers", lambda: self._follow_workers(names, prepared.registered))
+            self._chores.add("deleting consumers", lambda: self.consumers.drop(self._state.pools, self._written))
+            self._chores.add("looking at the slots bucket", self._mirror.look)
         for rejected in effects.rejected:
-            self._chores.put_nowait(lambda record=rejected: self._bury(record))  # type: ignore[misc]
+            self.letters.add(rejected)
 
     async def run(self) -> None:
-        """Do the chores that need answers of the server, one after the other, for ever."""
-        self._chores.put_nowait(lambda: self._mirror.retire_all(self._state))
-        while True:
-            chore = await self._chores.get()
-            while True:
-                try:
-                    await chore()
-                    break
-                except TransportError as error:
-                    log.warning("a chore of the scheduler failed, tried again: %s", error)
-                    await asyncio.sleep(0.2)
+        """Do the chores that need answers of the server, for ever."""
+        self._chores.add("ending rows of workers", lambda: self._mirror.retire_all(self._state))
+        await self._chores.run()
 
     async def publish_definitions(self, definitions: list[WorkflowDefinition]) -> None:
-        """Have the definitions in their bucket."""
-        bucket = self._bus.bucket(self._subjects.workflows_bucket)
-        for definition in definitions:
-            await bucket.put(workflow_key(definition.name), encode(definition))
+        """Have the definitions in their bucket, as far as there is room."""
+        await self._definitions.store([definition.name for definition in definitions])
 
-    async def _follow_workers(self, definitions: list[WorkflowDefinition], registered: list[tuple[str, bytes]]) -> None:
-        """Definitions and consumers first, so that a worker that hears it is registered finds both."""
-        await self.publish_definitions(definitions)
+    async def _follow_workers(self, names: list[str], registered: list[Told]) -> None:
+        """Definitions and consumers first, so that a worker that hears it is registered finds both.
+
+        One whose definitions find no room is not told: it asks again by itself, until there is some.
+        """
+        await self._definitions.store(names)
         await self.consumers.have(self._state.pools)
-        for subject, data in registered:
-            self._bus.publish(subject, data)
+        for told in registered:
+            worker = self._state.workers.get(told.worker)
+            if told.refused or worker is None or await self._definitions.has(worker):
+                self._bus.publish(told.subject, told.data)
+            else:
+                log.info("worker %s is not told yet that it is registered: its definitions find no room", told.worker)
 
     async def _written(self) -> int | None:
         """The lanes' last sequence once all that is queued by now stands there; None when they take nothing for long."""
         return self._lanes.fence if await self._lanes.flush(_WRITTEN_S) else None
-
-    async def _bury(self, record: InputRejected) -> None:
-        """Keep what could not be read, with the reason. Its id makes a repeat after a takeover harmless."""
-        names = self._subjects
-        streams = {"events": names.events_stream, "reports": names.reports_stream}
-        stored = await self._bus.get(streams.get(record.source, names.triggers_stream), record.sequence)
-        letter = {
-            "source": record.source,
-            "sequence": record.sequence,
-            "index": record.index,
-            "reason": record.reason,
-            "subject": stored.subject if stored else "",
-            "data": base64.b64encode(stored.data[:_DEAD_DATA_BYTES_MAX]).decode() if stored else "",
-        }
-        source = record.source if record.source in streams else "triggers"
-        await self._bus.append(
-            names.dead(source), msgspec.json.encode(letter), message_id=f"dead-{record.source}-{record.sequence}-{record.index}"
-        )
-        log.warning("dead letter from %s, message %d: %s", record.source, record.sequence, record.reason)
 
 
 def too_large(notice: Notice, limit: int) -> Notice:

@@ -122,7 +122,16 @@ class Term:
             self._spawn(self._beat())
             if not await self._open():
                 return
-            parts = self.loop.run, self._write_lanes, self.outbox.run, self.liveness.run, self._renew, self._housekeep, self._resume
+            parts = (
+                self.loop.run,
+                self._write_lanes,
+                self.outbox.run,
+                self.liveness.run,
+                self._renew,
+                self._housekeep,
+                self._watch_lanes,
+                self._resume,
+            )
             for part in parts:
                 self._spawn(part())
             await self.api.start()
@@ -177,8 +186,8 @@ class Term:
         """Fence the lanes; where there are none, make them, once the journal says so."""
         while not self._stopped:
             try:
-                if await self.lanes.find():
-                    await self._fence_lanes()
+                if await self.lanes.find() and (older := await self.lanes.fenced()):
+                    self._lanes_lost = await self._have_lost_consumers(older)  # to be journaled first
                 elif self.state.attempts:
                     self._lanes_lost = True  # to be journaled first
                 else:
@@ -193,16 +202,22 @@ class Term:
                 log.warning("the lanes could not be fenced, tried again: %s", error)
                 await asyncio.sleep(_AGAIN_S)
 
-    async def _fence_lanes(self) -> None:
-        await self.lanes.take_fence()
-        await self.outbox.consumers.take_over(self.state.pools, self.lanes.fence)
+    async def _fence_lanes(self, after: int) -> set[str]:
+        await self.lanes.take_fence(after)
+        return await self.outbox.consumers.take_over(self.state.pools, self.lanes.fence)
+
+    async def _have_lost_consumers(self, after: int) -> bool:
+        """Fence the lanes. Whether a pool that was given steps has no consumer: who has seen them can't be told any more."""
+        lost = [pool for pool in sorted(await self._fence_lanes(after)) if self.state.pools[pool].out]
+        if lost:
+            log.error("the lanes of pools %s have lost their consumers: the lanes are made anew", ", ".join(lost))
+        return bool(lost)
 
     async def _make_lanes(self) -> None:
         """Have empty lanes, fenced."""
         await self._topology.ensure_remembered(self._bus)
         await self._bus.ensure_stream(self._topology.lanes(), timeout=_MAKE_TIMEOUT_S)
-        await self.lanes.void(self.loop.journal.sequence)
-        await self._fence_lanes()
+        await self._fence_lanes(await self.lanes.void(self.loop.journal.sequence))
 
     async def _remake_lanes(self) -> None:
         """Have the loss journaled, make the lanes again, and ask the workers what they hold."""
@@ -292,8 +307,13 @@ class Term:
             if self.state.awaited and self.inbox.all_starts_read():
                 self.loop.tell(CancelsPassed(self._clock.now_ms() - 10_000))
             await self.freeing.round()
-            await self._look_at_lanes()
             self._tell_probe("free")
+
+    async def _watch_lanes(self) -> None:
+        """Beside the rest: while a cluster elects, whatever else is asked of it takes its time."""
+        while True:
+            await self._pause(HOUSEKEEPING_S)
+            await self._look_at_lanes()
 
     async def _look_at_lanes(self) -> None:
         """Their server may have died while nothing was to be written to them, and somebody may have deleted a consumer.
@@ -304,14 +324,16 @@ class Term:
             if not self._lanes_lost and not await self.lanes.find():
                 self.lanes.doubt()
             missing: set[str] = set() if self._lanes_lost else await self.outbox.consumers.missing()
-        except (LanesAway, TransportError) as error:
+        except LanesAway as error:
+            self.lanes.give_up(error)
+            return
+        except TransportError as error:
             log.info("the lanes can't be looked at now: %s", error)
-            self.lanes.doubt()
             return
         twice, self._missing = missing & self._missing, missing
         if twice and not self._lanes_lost:
             log.error("the lanes of pools %s have lost their consumers: the lanes are made anew", ", ".join(sorted(twice)))
-            self.lanes.give_up()
+            self.lanes.give_up(LanesGone("their consumers are gone"))
 
 
 def _tokens() -> Callable[[], str]:

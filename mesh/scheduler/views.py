@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from heapq import nlargest, nsmallest
+from heapq import nsmallest
 from typing import Any
 
 from msgspec import Raw, Struct
@@ -15,9 +15,10 @@ from mesh.core.run import LIVE, Run
 from mesh.core.slots import Worker
 from mesh.core.step import BROKEN, DELAYED, DONE, HELD, OUT, READY, SKIPPED, Step
 from mesh.core.waiting import Wait, waiting_for
+from mesh.scheduler.listing import Listing
+from mesh.scheduler.whole import Whole
 from mesh_sdk.protocol.records import CANCELLED, FAILED, NULL, QUEUED, RUNNING, SUCCEEDED, WAITING
 
-LIST_LIMIT_MAX = 1_000
 LYING_MS = 1_000
 """A worker that runs a step says so within 50 ms; after so long it is sure enough that the assignment waits there."""
 NAMED_MAX = 6
@@ -59,34 +60,12 @@ class Views:
         run = self._state.find(id)
         return self._run(run, self._step_in_full) if run is not None else None
 
-    def runs(self, query: RunQuery) -> dict[str, Any]:
-        """A page of runs, newest first."""
-        limit = max(1, min(query.limit, LIST_LIMIT_MAX))
-        matching = (run for run in self._candidates(query) if self._matches(run, query))
-        page = nlargest(limit + 1, matching, key=lambda run: run.number)
-        return {
-            "runs": [self._run(run, self._step) for run in page[:limit]],
-            "next": str(page[limit - 1].number) if len(page) > limit else None,
-        }
+    def runs(self, query: RunQuery, max_payload: int) -> Listing:
+        """Begin a page of runs, newest first, of at most so many bytes."""
+        return Listing(self._state, query, self._status, self._listed, max_payload)
 
-    def _candidates(self, query: RunQuery) -> Iterator[Run]:
-        before = int(query.after) if query.after and query.after.isdigit() else None
-        for run in (*self._state.runs.values(), *self._state.finished):
-            if before is None or run.number < before:
-                yield run
-
-    def _matches(self, run: Run, query: RunQuery) -> bool:
-        if query.workflow is not None and run.flow.name != query.workflow:
-            return False
-        if query.metadata and any((run.metadata or {}).get(key) != value for key, value in query.metadata.items()):
-            return False
-        if query.worker is not None and all(step.worker != query.worker for step in run.steps):
-            return False
-        if query.since is not None and run.started_at < query.since.timestamp() * 1000:
-            return False
-        if query.until is not None and run.started_at >= query.until.timestamp() * 1000:
-            return False
-        return query.status is None or self._status(run) == query.status
+    def _listed(self, run: Run) -> dict[str, Any]:
+        return self._run(run, self._step)
 
     def _status(self, run: Run) -> str:
         if run.status != LIVE:
@@ -158,9 +137,9 @@ class Views:
         """With the traceback: a page of a thousand runs could not carry them."""
         return self._step(step) | {"traceback": step.error.traceback if step.error is not None and step.state is not DONE else ""}
 
-    def workers(self) -> list[dict[str, Any]]:
+    def workers(self, max_payload: int) -> Whole:
         """Every worker that registered and is not gone."""
-        return [self._worker(worker) for worker in self._state.workers.values()]
+        return Whole("workers", map(self._worker, list(self._state.workers.values())), max_payload)
 
     def _worker(self, worker: Worker) -> dict[str, Any]:
         running = self._running(worker.id)
@@ -205,16 +184,23 @@ class Views:
         able = [worker.id for worker in there if worker.pool.actions.issuperset(flow.actions)]
         return nsmallest(NAMED_MAX, able or [worker.id for worker in there]), bool(able)
 
-    def workflows(self) -> list[dict[str, Any]]:
+    def workflows(self, max_payload: int) -> Whole:
         """Every workflow that was ever registered, as its newest definition."""
-        return [self._workflow(flow) for flow in self._state.flows.values()]
+        workers: dict[str, list[str]] = {}
+        for worker in self._state.workers.values():
+            for name, _ in worker.workflows:
+                workers.setdefault(name, []).append(worker.id)
+        flows = list(self._state.flows.values())
+        return Whole("workflows", (self._workflow(flow, workers.get(flow.name, [])) for flow in flows), max_payload)
 
     def workflow(self, name: str) -> dict[str, Any] | None:
         """One workflow."""
         flow = self._state.flows.get(name)
-        return self._workflow(flow) if flow is not None else None
+        if flow is None:
+            return None
+        return self._workflow(flow, [w.id for w in self._state.workers.values() if any(name == known for known, _ in w.workflows)])
 
-    def _workflow(self, flow: Flow) -> dict[str, Any]:
+    def _workflow(self, flow: Flow, workers: list[str]) -> dict[str, Any]:
         definition = flow.definition
         return {
             "name": flow.name,
@@ -224,7 +210,7 @@ class Views:
             "on_events": definition.on_events,
             "sticky": definition.sticky,
             "priority": definition.priority,
-            "workers": [w.id for w in self._state.workers.values() if any(name == flow.name for name, _ in w.workflows)],
+            "workers": workers,
         }
 
 

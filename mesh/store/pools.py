@@ -23,23 +23,27 @@ class PoolConsumers:
         self._bus = bus
         self._subjects = subjects
         self._there: set[str] = set()
+        self._fence = 0
         self._turn = asyncio.Lock()
         """One at a time: a consumer is not deleted for whoever saw its pool gone while somebody makes it anew."""
 
-    async def take_over(self, pools: Collection[str], fence: int) -> None:
+    async def take_over(self, pools: Collection[str], fence: int) -> set[str]:
         """See which consumers these lanes have, and have one for each pool.
 
         Args:
             pools: those that have workers.
             fence: the sequence of the fence that was just taken. What lies before it in the lane of a pool without a
-                consumer is removed: who has seen it can't be told, and it is sent again.
+                consumer is removed: who has seen it can't be told.
+
+        Returns:
+            Those that had none.
         """
-        names, stream = self._subjects, self._subjects.lanes_stream
         async with self._turn:
-            self._there = set(map(names.consumer_pool, await self._bus.consumers(stream))) - {""}
-            for pool in sorted(set(pools) - self._there):
-                await self._bus.purge(stream, subject=names.shared_lane(pool), before=fence + 1)
+            self._fence = fence
+            self._there = set(map(self._subjects.consumer_pool, await self._bus.consumers(self._subjects.lanes_stream))) - {""}
+            missing = set(pools) - self._there
             await self._make(pools)
+            return missing
 
     async def have(self, pools: Collection[str]) -> None:
         """Have a consumer for each of these pools."""
@@ -49,6 +53,7 @@ class PoolConsumers:
     async def _make(self, pools: Collection[str]) -> None:
         names, stream = self._subjects, self._subjects.lanes_stream
         for pool in sorted(set(pools) - self._there):
+            await self._bus.purge(stream, subject=names.shared_lane(pool), before=self._fence + 1)
             await self._bus.ensure_consumer(stream, names.pool_consumer(pool), names.shared_lane(pool), ack_wait_s=ACK_WAIT_S, memory=True)
             self._there.add(pool)
 

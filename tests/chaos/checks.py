@@ -235,6 +235,8 @@ class Checks:
             "pauses": sum(times for kind, times in kinds.items() if "paused" in kind),
             "stops": sum(times for kind, times in kinds.items() if "SIGTERM" in kind),
             "cuts": sum(times for kind, times in kinds.items() if kind.startswith("network")),
+            "partitions": sum(times for kind, times in kinds.items() if "partitioned" in kind),
+            "clock jumps": sum(times for kind, times in kinds.items() if kind.startswith("clock")),
             "executed to the end more than once": sum(times - 1 for times in ends.values()),
             "given up executions": sum(span.how != "end" for span in self.executed),
             "completions lost": self.ledger.broken["recorded"],

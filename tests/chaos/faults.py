@@ -1,7 +1,7 @@
 """The faults of a chaos run and their schedule, drawn from its seed.
 
-Four tracks go on side by side, each with one fault at a time: workers, schedulers and clients, network, servers. A track
-deals its kinds like a deck of cards, so that each comes up. Rule: a fault ends with what it broke back at work.
+Tracks go on side by side, each with one fault at a time: workers, schedulers and clients, network, servers, the network between the
+servers, clocks. A track deals its kinds like a deck of cards, so that each comes up. Rule: a fault ends with what it broke back at work.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from tests.chaos.clocks import Clocks
 from tests.chaos.fleet import CLIENTS, SCHEDULERS, Fleet, Place
 from tests.chaos.history import History
 from tests.chaos.network import Mode, Network
@@ -35,13 +36,20 @@ NETWORK = {
     Mode.DELAY: (3.0, 8.0),
 }
 """How long each of them lasts, in seconds."""
+BETWEEN_SERVERS = "between the servers"
+CALM_S = {BETWEEN_SERVERS: (2.0, 12.0)}
+"""Tracks that pause for longer: with a server cut off all the time, the death of another would leave a cluster for moments only."""
+PARTED_S = (2.0, 12.0)
+PARTED = (Mode.CUT, Mode.HOLE, Mode.DEAF, Mode.MUTE)
+JUMPS_S = (-86_400, -3_600, -60, -3, 3, 60, 3_600, 86_400)
+JUMPED_S = (1.0, 8.0)
 
 
 class Faults:
     """Makes faults until it is cancelled.
 
     Args:
-        fleet, network, servers: what they happen to.
+        fleet, network, clocks, servers: what they happen to.
         history: where each is written down, from when to when.
         seed: of the schedule.
         lease_s: how long a worker's presence lives.
@@ -49,11 +57,13 @@ class Faults:
     """
 
     def __init__(
-        self, fleet: Fleet, network: Network, servers: Servers, history: History, seed: int, lease_s: float,
+        self, fleet: Fleet, network: Network, clocks: Clocks, servers: Servers, history: History, seed: int, lease_s: float,
         after_all_died: Callable[[float], Awaitable[None]],
     ) -> None:  # fmt: skip
-        self._fleet, self._network, self._servers, self._history = fleet, network, servers, history
+        self._fleet, self._network, self._clocks, self._servers, self._history = fleet, network, clocks, servers, history
         self._seed = seed
+        self._to_part: list[int] = []
+        """Servers whose turn it is to be cut off."""
         self._lease_s = lease_s
         self._after_all_died = after_all_died
         self._stopping = asyncio.Event()
@@ -76,7 +86,7 @@ class Faults:
             }  # fmt: skip
         if self._servers.small_disk is not None:
             servers["disk full"] = self._fill_disk
-        return {
+        tracks: dict[str, dict[str, Fault]] = {
             "workers": {
                 "worker killed": self._kill_worker, "worker stopped (SIGTERM)": self._end_worker, "worker paused": self._pause_worker,
                 "worker paused past its lease": self._pause_past_lease,
@@ -88,13 +98,20 @@ class Faults:
             "network": {f"network {mode.value}": self._network_fault(mode) for mode in NETWORK},
             "servers": servers,
         }  # fmt: skip
+        if len(self._servers) > 1:
+            tracks[BETWEEN_SERVERS] = {f"servers partitioned, {mode.value}": self._partition(mode) for mode in PARTED}
+        if not self._clocks.why_not:
+            whose = {"leader": lambda: [self._leader()], "standby": lambda: [*{*SCHEDULERS} - {self._leader()}]}
+            whose |= {"worker": lambda: [*WORKERS], "client": lambda: [*CLIENTS]}
+            tracks["clocks"] = {f"clock of a {who} jumps": self._jump(names) for who, names in whose.items()}
+        return tracks
 
     async def _track(self, name: str, faults: dict[str, Fault]) -> None:
         chance = random.Random(f"{self._seed} {name}")
         deck: list[str] = []
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), chance.uniform(*PAUSE_S))
+                await asyncio.wait_for(self._stopping.wait(), chance.uniform(*CALM_S.get(name, PAUSE_S)))
             if self._stopping.is_set():
                 return
             if not deck:
@@ -189,6 +206,19 @@ class Faults:
 
         return fault
 
+    # ---- clocks -----------------------------------------------------------------------------------------------------
+
+    def _jump(self, names: Callable[[], list[str]]) -> Fault:
+        async def fault(chance: random.Random) -> str:
+            """Away, and back again, which is a jump too; what starts meanwhile starts with the wrong time."""
+            name, by, seconds = chance.choice(names()), chance.choice(JUMPS_S), chance.uniform(*JUMPED_S)
+            self._clocks.shift(name, by)
+            await self._for(seconds)
+            self._clocks.shift(name, 0)
+            return f"{name} by {by:+d} s for {seconds:.1f} s"
+
+        return fault
+
     # ---- servers ----------------------------------------------------------------------------------------------------
 
     async def _kill_server(self, chance: random.Random) -> str:
@@ -226,6 +256,19 @@ class Faults:
         await asyncio.to_thread(self._servers.start)
         await self._after_all_died(died)
         return "all"
+
+    def _partition(self, mode: Mode) -> Fault:
+        async def fault(chance: random.Random) -> str:
+            """One server after the other, in an order that is drawn; its clients stay connected to it."""
+            if not self._to_part:
+                self._to_part = chance.sample(range(len(self._servers)), len(self._servers))
+            index, seconds = self._to_part.pop(), chance.uniform(*PARTED_S)
+            self._servers.part(index, mode)
+            await self._for(seconds)
+            self._servers.part(index, Mode.PASS)
+            return f"n{index} from the others for {seconds:.1f} s"
+
+        return fault
 
     async def _fill_disk(self, chance: random.Random) -> str:
         """A stream that met a full disk takes nothing more until its server starts again."""

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.chaos.clocks import Clocks
 from tests.chaos.history import FOLDER_VARIABLE, ROLE_VARIABLE, History
 from tests.chaos.network import Network
 from tests.chaos.workload import WORKERS
@@ -43,6 +44,8 @@ class Place:
         self.name = name
         self.lock = asyncio.Lock()
         self.starts = 0
+        self.pids: list[int] = []
+        """Of all that ran here."""
         self._folder = folder
         self._environment = environment
         self._process: Process | None = None
@@ -59,6 +62,7 @@ class Place:
         command = COMMANDS[self.name.partition("-")[0]]
         seed = f"{self._environment['CHAOS_SEED']}-{self.name}-{self.starts}"
         self._process = Process(command, self._folder / f"{self.name}.{self.starts}.log", self._environment | {"CHAOS_SEED": seed})
+        self.pids.append(self._process.pid)
 
     async def end(self) -> int | None:
         """SIGTERM, and its exit code; None when it had to be killed."""
@@ -91,17 +95,19 @@ class Fleet:
         folder: of the run.
         history: of the run, and its folder.
         network: between them and the servers.
+        clocks: that they see.
         environment: for all.
     """
 
-    def __init__(self, folder: Path, history: History, network: Network, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, history: History, network: Network, clocks: Clocks, environment: dict[str, str]) -> None:
         self._history = history
+        self._clocks = clocks
         self.places: dict[str, Place] = {}
         for name in (*SCHEDULERS, *WORKERS, *CLIENTS):
             own = {"MESH_URL": network.url(name), FOLDER_VARIABLE: str(folder / "history"), ROLE_VARIABLE: name}
             if name in WORKERS:
                 own["MESH_WORKER_ID"] = name
-            self.places[name] = Place(name, folder / "logs", environment | own)
+            self.places[name] = Place(name, folder / "logs", environment | own | clocks.environment(name))
 
     async def start(self) -> None:
         """Start all, in the order in which they need one another."""
@@ -159,3 +165,4 @@ class Fleet:
         for place in self.places.values():
             if place.starts:
                 place.process.kill()
+            self._clocks.forget(place.pids)

@@ -19,51 +19,79 @@ REPORTS = ROOT / ".mesh" / "chaos"
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 FIGURES = (
-    "starts", "events", "runs", "steps", "acknowledgements", "frames", "terms", "kills", "pauses", "stops", "cuts",
-    "executed to the end more than once", "completions lost", "recorded twice", "attempts executed twice",
+    "kills", "pauses", "stops", "cuts", "partitions", "clock jumps", "starts", "steps", "executed to the end more than once",
+    "attempts executed twice", "completions lost", "recorded twice",
 )  # fmt: skip
+"""Columns of the table of runs."""
+MORE_FIGURES = ("events", "runs", "acknowledgements", "frames", "terms")
 
 Report = dict[str, Any]
 
 
-def keep(report: Report) -> Path:
-    """Write a run's report where the table is made from."""
+def keep(report: Report, time: int, place: int) -> Path:
+    """Write a run's report where the table is made from.
+
+    Args:
+        report: of the run.
+        time: which of several `make chaos` in a row, from 1 on.
+        place: of the run in it.
+    """
     REPORTS.mkdir(parents=True, exist_ok=True)
-    file = REPORTS / f"r{report['replicas']}-{report['seed']}.json"
-    file.write_text(json.dumps(report, indent=1) + "\n")
+    file = REPORTS / f"{time}-{place}-r{report['replicas']}-{report['seed']}.json"
+    file.write_text(json.dumps(report | {"time": time}, indent=1) + "\n")
     return file
-
-
-def forget() -> None:
-    """Drop the reports of older runs."""
-    for file in REPORTS.glob("*.json"):
-        file.unlink()
 
 
 def figures(reports: list[Report]) -> str:
     """The generated part of the page."""
-    parts = [_runs(reports), _sums(reports), _table(reports), _findings(reports)]
+    parts = [_covered(reports), _runs(reports), _sums(reports), _table(reports), _notes(reports), _findings(reports)]
     return "\n\n".join(part for part in parts if part)
 
 
+def _covered(reports: list[Report]) -> str:
+    """What the tables are of."""
+    times, seeds = {report["time"] for report in reports}, {report["seed"] for report in reports}
+    clean = sum(report["clean"] for report in reports)
+    same = "all on the same code" if len({report["code"] for report in reports}) == 1 else "**not all on the same code**"
+    seconds = sum(report["seconds"] for report in reports)
+    machines = " and ".join(sorted({report["machine"] for report in reports}))
+    return (
+        f"`make chaos` {_times(len(times))}: {len(reports)} runs with {len(seeds)} different seeds, {clean} of them clean, {same}; "
+        f"faults for {seconds:,.0f} s in all. On {machines}."
+    )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times in a row"
+
+
 def _runs(reports: list[Report]) -> str:
-    rows = ["| seed | copies | faults for | came to rest after | new work then took | promises broken |", "|---|---|---|---|---|---|"]
+    columns = ("time", "seed", "copies", "faults for", *FIGURES, "came to rest after", "new work then took", "promises broken")
+    rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for report in reports:
         own = report.get("figures", {})
         tails = [took for took in own.get("tail s", []) if took is not None]
         broken = sum(promise["broken"] for promise in report.get("promises", {}).values()) if "promises" in report else "the run broke"
         tail = f"{max(tails):.2f} s" if tails else "–"
         rest = f"{own['at rest after s']} s" if own else "–"
-        rows.append(f"| {report['seed']} | {report['replicas']} | {report['seconds']:g} s | {rest} | {tail} | {broken} |")
+        cells = [report["time"], report["seed"], report["replicas"], f"{report['seconds']:g} s"]
+        cells += [f"{own[name]:,}" if name in own else "–" for name in FIGURES]
+        rows.append("| " + " | ".join(map(str, [*cells, rest, tail, broken])) + " |")
+    sums = _summed(reports, FIGURES)
+    rows.append("| **all** | | | | " + " | ".join(f"**{sums[name]:,}**" for name in FIGURES) + " | | | |")
     return "\n".join(rows)
 
 
 def _sums(reports: list[Report]) -> str:
+    sums = _summed(reports, MORE_FIGURES)
+    return "All together, besides: " + ", ".join(f"{name} {sums[name]:,}" for name in MORE_FIGURES) + "."
+
+
+def _summed(reports: list[Report], names: tuple[str, ...]) -> Counter[str]:
     sums: Counter[str] = Counter()
     for report in reports:
-        sums.update({name: report.get("figures", {}).get(name, 0) for name in FIGURES})
-    machines = " and ".join(sorted({report["machine"] for report in reports}))
-    return "All together: " + ", ".join(f"{name} {sums[name]:,}" for name in FIGURES) + f". On {machines}."
+        sums.update({name: report.get("figures", {}).get(name, 0) for name in names})
+    return sums
 
 
 def _table(reports: list[Report]) -> str:
@@ -90,6 +118,12 @@ def _table(reports: list[Report]) -> str:
 
 def _cell(checked: int, broken: int) -> str:
     return f"{checked:,}" if not broken else f"{checked:,}, **{broken} broken**"
+
+
+def _notes(reports: list[Report]) -> str:
+    """What could not be attacked on this machine."""
+    lines = sorted({note for report in reports for note in report.get("notes", []) if "not possible here" in note})
+    return "Left out: " + "; ".join(lines) + "." if lines else ""
 
 
 def _findings(reports: list[Report]) -> str:

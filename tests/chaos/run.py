@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.chaos.audit import Audit
 from tests.chaos.checks import Checks
+from tests.chaos.clocks import Clocks
 from tests.chaos.faults import Faults
 from tests.chaos.fleet import CLIENTS, Fleet
 from tests.chaos.history import History, read
@@ -99,7 +100,8 @@ class ChaosRun:
             undo.callback(network.close)
             given = {"MESH_REPLICAS": plan.replicas, "CHAOS_SEED": plan.seed, "CHAOS_PACE_S": plan.pace_s}
             given |= {"CHAOS_SLOTS": SLOTS, "CHAOS_SNAPSHOT_FRAMES": SNAPSHOT_FRAMES}
-            fleet = Fleet(self.folder, self._history, network, {name: str(value) for name, value in given.items()})
+            clocks = Clocks(self.folder / "clocks")
+            fleet = Fleet(self.folder, self._history, network, clocks, {name: str(value) for name, value in given.items()})
             undo.callback(fleet.kill)
             await fleet.start()
             audit = await Audit.open(servers.url)
@@ -108,14 +110,18 @@ class ChaosRun:
             background = [asyncio.create_task(fleet.watch()), asyncio.create_task(audit.sample())]
             undo.callback(lambda: [task.cancel() for task in background])
             faults = Faults(
-                fleet, network, servers, self._history, plan.seed, LEASES_S[plan.replicas], lambda died: self._compare(audit, died)
+                fleet, network, clocks, servers, self._history, plan.seed, LEASES_S[plan.replicas], lambda died: self._compare(audit, died)
             )
             if servers.small_disk is None:
-                self._notes.append("disk full: not attacked, a small disk can't be mounted here")
+                self._notes.append("disk full: not possible here, a small disk can't be mounted")
+            if clocks.why_not:
+                self._notes.append(f"clock jump: not possible here, {clocks.why_not}")
             began = time.monotonic()
             await faults.run(plan.seconds)
             self._history.say("calm", after_s=time.monotonic() - began)
             tail = await self._come_to_rest(fleet, audit)
+            past = await asyncio.to_thread(servers.direct_routes)
+            assert not past, f"no partition counts, servers reach one another past the proxies: {past}"
             agreed = await audit.agreed()
             await self._compare(audit, time.monotonic())
             background[0].cancel()

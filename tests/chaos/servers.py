@@ -1,6 +1,7 @@
 """The NATS servers of a chaos run: one, or a cluster of three.
 
-Rule: they tell no client about one another, so that every way leads through the network of the run.
+Rule: they tell no client about one another, and reach one another through proxies only, so that every way leads through a network of
+the run.
 """
 
 from __future__ import annotations
@@ -9,21 +10,33 @@ import asyncio
 import errno
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
+import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from mesh.server import EmbeddedServer
 from mesh_sdk.errors import MeshError
 from mesh_sdk.transport.connection import connect
 from mesh_sdk.transport.errors import TransportError
-from tests.cluster import _free_ports
+from tests.chaos.network import Mode, Network
 
 FILE_STORE_MAX = 16 << 30
 SMALL_DISK_MIB = 192
 FILLER = "filler"
 CHUNK = bytes(1 << 20)
 ASK_S = 2.0
+READY_S = 60.0
+"""It may be cut off from the others while it starts."""
+PORTS = range(20_000, 32_000)
+"""Below those that outgoing connections get: a server that comes back finds its own free."""
+NOWHERE = 9
+"""The servers give out this port as theirs to one another, lest they learn of a way past the proxies; nothing listens there."""
+OPPOSITE = {Mode.DEAF: Mode.MUTE, Mode.MUTE: Mode.DEAF}
 
 
 class Servers:
@@ -37,8 +50,10 @@ class Servers:
     def __init__(self, folder: Path, size: int) -> None:
         self.down: set[int] = set()
         self.small_disk: Path | None = None
-        routes = _free_ports(size)
-        urls = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
+        ports = _free_ports(3 * size)
+        clients, self._routes, self.monitors = ports[:size], ports[size : 2 * size], ports[2 * size :]
+        self.routes = Network(self._routes)
+        """Each server is a process there: what it has of the others' route ports."""
         stores = [folder / f"n{index}" for index in range(size)]
         if _mounted(stores[-1]):
             self.small_disk = stores[-1]
@@ -46,12 +61,22 @@ class Servers:
             EmbeddedServer(
                 store,
                 name=f"n{index}",
+                port=clients[index],
                 max_file_store=FILE_STORE_MAX,
                 ping_interval="2s",
-                extra=f"cluster {{ name: chaos, listen: 127.0.0.1:{routes[index]}, routes: [{urls}], no_advertise: true }}\n" * (size > 1),
+                extra=self._cluster(index) if size > 1 else "",
             )
             for index, store in enumerate(stores)
         ]
+
+    def _cluster(self, index: int) -> str:
+        """The configuration of a member."""
+        ways = self.routes.url(f"n{index}").split(",")
+        return (
+            f"http: 127.0.0.1:{self.monitors[index]}\n"
+            f"cluster {{ name: chaos, listen: 127.0.0.1:{self._routes[index]}, advertise: 127.0.0.1:{NOWHERE}, no_advertise: true, "
+            f"routes: [{', '.join(way for other, way in enumerate(ways) if other != index)}] }}\n"
+        )
 
     def __len__(self) -> int:
         return len(self._each)
@@ -74,7 +99,7 @@ class Servers:
         for server in self._each:
             server.launch()
         for server in self._each:
-            server.wait_ready()
+            server.wait_ready(READY_S)
         self.down.clear()
 
     def kill(self, *which: int) -> None:
@@ -88,8 +113,29 @@ class Servers:
     def restart(self, index: int) -> None:
         """Start it again (after a SIGTERM, if it runs), and wait until it answers."""
         self.down.add(index)
-        self._each[index].restart()
+        server = self._each[index]
+        if server.running:
+            server.stop()
+        server.launch()
+        server.wait_ready(READY_S)
         self.down.discard(index)
+
+    def part(self, index: int, mode: Mode) -> None:
+        """What the ways between one server and all others do from now on; MUTE: it is not heard, DEAF: it does not hear."""
+        name = f"n{index}"
+        others = [other for other in range(len(self)) if other != index]
+        self.routes.set(name, others, mode)
+        for other in others:
+            self.routes.set(f"n{other}", [index], OPPOSITE.get(mode, mode))
+
+    def direct_routes(self) -> list[str]:
+        """Routes that a server has made past the proxies, to the port that another listens on: there should be none."""
+        found = []
+        for index, monitor in enumerate(self.monitors * (len(self) > 1)):
+            with urllib.request.urlopen(f"http://127.0.0.1:{monitor}/routez", timeout=ASK_S) as answer:
+                routes: list[dict[str, Any]] = json.load(answer)["routes"]
+            found += [f"n{index} to port {each['port']}" for each in routes if each["port"] in self._routes]
+        return found
 
     def send(self, index: int, number: signal.Signals) -> None:
         os.kill(self._each[index].pid, number)
@@ -131,6 +177,7 @@ class Servers:
             if server.running:
                 os.kill(server.pid, signal.SIGCONT)
             server.stop()
+        self.routes.close()
         if self.small_disk is not None:
             subprocess.run(["umount", self.small_disk], check=True)
 
@@ -142,3 +189,18 @@ def _mounted(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     return made.returncode == 0
+
+
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
+    with ExitStack() as held:  # held open together, so that they differ
+        for port in random.sample(PORTS, len(PORTS)):
+            tried = held.enter_context(socket.socket())
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(errno.EADDRINUSE, f"{count} free ports in {PORTS}")

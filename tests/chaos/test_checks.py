@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+import urllib.request
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,12 @@ from mesh.core.records import JOURNAL_VERSION, JournalFrame
 from tests.chaos import executions, history
 from tests.chaos.audit import Audit, Frame
 from tests.chaos.checks import Checks
+from tests.chaos.clocks import Clocks
 from tests.chaos.history import History, Line
 from tests.chaos.ledger import Ledger
 from tests.chaos.network import Mode, Network
+from tests.chaos.report import figures
+from tests.chaos.servers import Servers
 
 
 class StillBus:
@@ -196,3 +203,85 @@ async def test_links(echo: int, mode: Mode, during: bytes, after: bytes) -> None
     finally:
         await asyncio.to_thread(network.close)
     assert time.monotonic() - began < 10
+
+
+# ---- the network between the servers ----------------------------------------------------------------------------------
+
+
+def _heard(servers: Servers, by: int) -> int:
+    """How many other servers a server says it hears."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{servers.monitors[by]}/routez", timeout=5) as answer:
+        return len({route["remote_id"] for route in json.load(answer)["routes"]})
+
+
+async def _until(holds: Callable[[], bool], within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        while not await asyncio.to_thread(holds):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_server_is_parted_from_the_others_and_finds_no_other_way(tmp_path: Path) -> None:
+    servers = Servers(tmp_path, 3)
+    try:
+        await asyncio.to_thread(servers.start)
+        await _until(lambda: [_heard(servers, by) for by in range(3)] == [2, 2, 2], 10)
+        servers.part(0, Mode.CUT)
+        await _until(lambda: [_heard(servers, by) for by in range(3)] == [0, 1, 1], 10)
+        servers.part(0, Mode.PASS)
+        await _until(lambda: [_heard(servers, by) for by in range(3)] == [2, 2, 2], 20)
+        assert not servers.direct_routes()
+    finally:
+        await asyncio.to_thread(servers.stop)
+
+
+# ---- the clocks -------------------------------------------------------------------------------------------------------
+
+TELLS = """
+import asyncio, sys, time, uvloop
+async def main():
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        print(time.time(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), loop.time(), flush=True)
+uvloop.run(main())
+"""
+
+
+def test_a_running_process_sees_its_wall_clock_jump_and_no_other(tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path / "clocks")
+    if clocks.why_not:
+        assert clocks.environment("p") == {}, "a run goes on without"
+        return
+    command = [sys.executable, "-c", TELLS]
+    with subprocess.Popen(
+        command, env=clocks.environment("p"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told = []
+        for seconds in (0, -3_600, 86_400, 0):
+            clocks.shift("p", seconds)
+            process.stdin.write("\n")
+            told.append([float(text) for text in process.stdout.readline().split()])
+        process.stdin.close()
+    walls, *steady = zip(*told, strict=True)
+    assert [round((wall - walls[0]) / 60) for wall in walls] == [0, -60, 1_440, 0]
+    for times in steady:
+        assert times[0] <= times[1] <= times[2] <= times[3] < times[0] + 60
+    clocks.forget([process.pid])
+
+
+# ---- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_it_covers() -> None:
+    run = {"seconds": 30.0, "replicas": 3, "machine": "M", "code": "c", "clean": True, "findings": [], "promises": {}}
+    runs = [
+        run | {"time": time, "seed": time, "figures": {"kills": 1_000 * time, "at rest after s": 1, "tail s": [0.1]}} for time in (1, 2)
+    ]
+    text = figures(runs)
+    assert "2 times in a row: 2 runs with 2 different seeds, 2 of them clean, all on the same code; faults for 60 s" in text
+    assert "| **all** | | | | **3,000** |" in text
+    assert "**not all on the same code**" in figures([runs[0], runs[1] | {"code": "d"}])
+    broken = runs[0] | {"clean": False, "findings": ["it broke"], "notes": ["clock jump: not possible here, x", "w-1 ended"]}
+    assert "Left out: clock jump: not possible here, x." in figures([broken])
+    assert "seed 1, 3 copies: it broke" in figures([broken])

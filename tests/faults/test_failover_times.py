@@ -8,6 +8,8 @@ import time
 import pytest
 
 from mesh_sdk import Mesh
+from tests.faults import journal
+from tests.faults.failover import Measure
 from tests.faults.fleet import Fleet, Process, await_that
 
 WORK_MOVES_S = 3.0
@@ -67,6 +69,14 @@ async def test_a_workers_steps_are_handed_back_at_its_sigterm(fleet: Fleet) -> N
         for ref in running:
             assert await ref.result() == {"worker": "w-0"}
         assert {step for _, step, _, _, pid in fleet.executions() if pid == second.pid} == {"once"}
+    journal.check_executions(fleet.executions())
+
+
+async def test_what_lies_before_a_worker_at_its_sigterm_runs_elsewhere(fleet: Fleet) -> None:
+    """It was assigned and not begun; what it runs it finishes."""
+    async with Mesh(url=fleet.server.url) as mesh:
+        assert await Measure(fleet, mesh).worker_stopped(0) < AT_ONCE_S
+    journal.check_executions(fleet.executions())
 
 
 async def _executed_by(fleet: Fleet, process: Process, steps: int) -> float:

@@ -14,7 +14,6 @@ import pytest
 
 from mesh_sdk import Mesh
 from mesh_sdk.protocol.subjects import Subjects
-from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.connection import connect
 from tests.cluster import Cluster
 from tests.faults.fleet import Fleet
@@ -24,9 +23,13 @@ RUNS = 30
 WITHIN_S = 60.0
 
 
-async def home(bus: Bus, stream: str) -> str:
+async def home(urls: list[str], stream: str) -> str:
     """Name of the server that leads a stream."""
-    answer = await bus.request(f"$JS.API.STREAM.INFO.{stream}", b"", 5)
+    bus = await connect(urls, name="test")
+    try:
+        answer = await bus.request(f"$JS.API.STREAM.INFO.{stream}", b"", 5)
+    finally:
+        await bus.close()
     name: str = json.loads(answer)["cluster"]["leader"]
     return name
 
@@ -40,10 +43,11 @@ async def test_the_server_of_the_lanes_dies(tmp_path: Path, number: signal.Signa
         fleet.scheduler()
         for _ in range(2):
             fleet.worker(slots=4)
-        bus = await connect(cluster.url.split(","), name="test")
+        urls = cluster.url.split(",")
         async with Mesh(url=cluster.url) as mesh:
+            assert await mesh.run("once", {"n": 6}) == {"n": 6}
             refs = [await mesh.start("Chain", {"n": n, "ms": 200}) for n in range(RUNS)]
-            dead = await home(bus, LANES)
+            dead = await home(urls, LANES)
             victim = cluster.servers[int(dead.removeprefix("n"))]
             os.kill(victim.pid, number)
             try:
@@ -52,9 +56,8 @@ async def test_the_server_of_the_lanes_dies(tmp_path: Path, number: signal.Signa
                     assert await mesh.run("once", {"n": 7}) == {"n": 7}
                     print(f"{number.name}: a new run's result after {time.monotonic() - began:.1f} s")
                     assert [await ref.result() for ref in refs] == [n + 3 for n in range(RUNS)]
-                    assert await home(bus, LANES) != dead
+                    assert await home(urls, LANES) != dead
             finally:
-                await bus.close()
                 if number == signal.SIGSTOP:
                     os.kill(victim.pid, signal.SIGCONT)
         begun = Counter((run, step, attempt) for run, step, attempt, what, _ in fleet.executions() if what == "start")

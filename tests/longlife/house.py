@@ -46,8 +46,12 @@ class House(Fleet):
 
     def worker(self, id: str = "", slots: int = 100) -> Process:
         """A worker whose registration the leader has journaled."""
+        return self.ready(self.begin_worker(id, slots))
+
+    def begin_worker(self, id: str = "", slots: int = 100, **environment: str) -> Process:
+        """A worker that is not ready yet."""
         named = {"MESH_WORKER_ID": id} if id else {}
-        return self.ready(self.start(WORKER, LONGLIFE_SLOTS=str(slots), **named))
+        return self.start(WORKER, LONGLIFE_SLOTS=str(slots), **named, **environment)
 
     def store_bytes(self) -> int:
         """What the server's files hold, its logs among them."""

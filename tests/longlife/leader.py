@@ -144,6 +144,7 @@ def main() -> None:
         free.SNAPSHOT_FRAMES = int(os.environ["LONGLIFE_SNAPSHOT_FRAMES"])
     if os.environ.get("LONGLIFE_SMALL"):
         make_small()
+    slots.GONE_TTL_S = float(os.environ.get("LONGLIFE_GONE_TTL_S", slots.GONE_TTL_S))
     limit_streams(os.environ.get("LONGLIFE_LIMITS", ""))
     measured = Measured()
     run(measured.main)

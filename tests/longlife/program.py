@@ -74,6 +74,14 @@ class Family:
         return sum([int(await child.result()) for child in children])
 
 
-worker = mesh.worker(
-    "longlife", slots=int(os.environ.get("LONGLIFE_SLOTS", "100")), workflows=[one, held, told, shaky, chain, soft, hard, Family]
-)
+workflows: list[Any] = [one, held, told, shaky, chain, soft, hard, Family]
+if os.environ.get("LONGLIFE_MORE"):
+
+    @mesh.task(name=os.environ["LONGLIFE_MORE"])
+    async def more(input: dict[str, Any], ctx: Context) -> int:
+        """A workflow that no other worker has."""
+        return int(input["n"])
+
+    workflows.append(more)
+
+worker = mesh.worker("longlife", slots=int(os.environ.get("LONGLIFE_SLOTS", "100")), workflows=workflows)

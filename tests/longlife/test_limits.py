@@ -32,12 +32,12 @@ AT_THE_LIMIT = {
     "DEAD": "the oldest letters go",
     "LANES": "the leader keeps assignments until there is room",
     "OBJ snapshots": "the older snapshot goes first; else the journal stays whole",
-    "KV workers": "rows expire by themselves",
-    "KV slots": "rows of workers that are gone expire after a day",
-    "KV workflows": "the worker is not registered until there is room",
+    "KV workers": "rows expire by themselves; a worker that comes waits for room",
+    "KV slots": "rows of workers that are gone expire after a day, or go at once; those of workers that come are missing, which is said",
+    "KV workflows": "the worker is not told that it is registered until there is room",
     "KV leader": "one row",
 }
-"""What `docs/longlife.md` tells of each; the tests below show those that are not plain."""
+"""What `docs/longlife.md` tells of each; the tests below, and those in `test_full_buckets.py`, show it."""
 
 
 def test_everything_that_is_stored_has_a_limit():

@@ -34,6 +34,7 @@ def freeing() -> Freeing:
         inbox=SimpleNamespace(sources=[report]),
         positions={"reports": [7, 0]},
         journal=SimpleNamespace(sequence=SNAPSHOT_FRAMES + 1),
+        outbox=SimpleNamespace(letters=SimpleNamespace(unwritten=lambda source: None)),
         frame_bytes=0,
     )
     lanes = SimpleNamespace(fence=1, purgeable=lambda messages: [])

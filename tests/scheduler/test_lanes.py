@@ -10,8 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mesh.core.effects import Effects
+from mesh.core.state import State
 from mesh.scheduler.journal import Deposed
-from mesh.scheduler.lanes import SEQUENCES, Lanes
+from mesh.scheduler.lanes import SEQUENCES, Lanes, LanesGone
+from mesh.scheduler.outbox import Outbox
 from mesh.server import EmbeddedServer
 from mesh.store.topology import Topology
 from mesh_sdk.protocol.records import Order, Withdraw
@@ -71,7 +74,7 @@ async def house(server: EmbeddedServer, request: pytest.FixtureRequest) -> Async
 
 def order(lanes: Lanes) -> None:
     lanes.prepare_private(ADDRESS, [ORDER])
-    lanes.send_prepared()
+    lanes.send(lanes.prepared())
 
 
 async def test_a_leader_that_was_paused_while_the_lanes_were_remade_writes_nothing(house: House) -> None:
@@ -100,6 +103,36 @@ async def test_a_leader_that_was_paused_before_it_emptied_the_lanes_removes_noth
         await late.take_fence()
     assert await house.orders() == stood != []
     writing.cancel()
+
+
+async def test_what_follows_from_a_frame_that_is_in_flight_does_not_leave_with_what_is_sent_meanwhile(house: House) -> None:
+    """A takeover sends beside the loop; what the loop has prepared leaves when its own records stand."""
+    lanes = await house.make(1)
+    outbox = Outbox(house.bus, house.names, State(10), lanes, 1)
+    follows = Effects()
+    follows.private[ADDRESS] = [ORDER]
+    in_flight = outbox.prepare(follows, [])
+    outbox.send(outbox.prepare(Effects(), []), 1)
+    writing = asyncio.create_task(lanes.run())
+    assert await lanes.flush(WITHIN_S)
+    assert await house.orders() == []
+    outbox.send(in_flight, 2)
+    assert await lanes.flush(WITHIN_S)
+    assert len(await house.orders()) == 1
+    writing.cancel()
+
+
+async def test_lanes_that_were_emptied_are_not_taken_for_those_that_were_fenced(house: House) -> None:
+    """So a cluster leaves them when the one server that holds them was restarted."""
+    await house.journal(3)
+    await house.make(1)
+    older = await Lanes(house.bus, house.names, 2).fenced()
+    await house.delete()
+    await house.bus.ensure_stream(msgspec.structs.replace(Topology(house.names).lanes(), max_bytes=1_000_000))
+    successor = Lanes(house.bus, house.names, 2)
+    assert await successor.fenced() == 0
+    with pytest.raises(LanesGone):
+        await successor.take_fence(older)
 
 
 async def test_full_lanes_are_no_place_for_a_fence_until_they_are_emptied(house: House) -> None:

@@ -21,7 +21,7 @@ from mesh.core.run import Run
 from mesh.core.state import State
 from mesh.scheduler import listing, lists
 from mesh.scheduler.listing import RunQuery
-from mesh.scheduler.lists import Lists
+from mesh.scheduler.lists import Lists, Page
 from mesh.scheduler.views import Views
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
@@ -219,9 +219,10 @@ class Asked:
         self.answers: dict[str, Any] = {}
         self.held: list[Callable[[], None]] = []
         self.hold = False
-        self.lists = Lists(
-            lambda query: leader.views.runs(query, MIB), self._ask, lambda to, data: self.answers.__setitem__(to, json.loads(data))
-        )
+        begin: dict[str, Callable[[bytes], Page]] = {
+            "runs.list": lambda data: leader.views.runs(msgspec.json.decode(data or b"{}", type=RunQuery), MIB)
+        }
+        self.lists = Lists(begin, self._ask, lambda to, data: self.answers.__setitem__(to, json.loads(data)))
         self.lists.start()
 
     def _ask(self, question: Callable[[int], Callable[[], None]]) -> None:

@@ -135,7 +135,7 @@ async def test_a_stop_while_the_lanes_can_not_be_fenced_leaves_no_lease(server: 
     config = configuration(lanes) | {"sealed": True}
     assert b"error" not in await bus.request(f"$JS.API.STREAM.UPDATE.{lanes.name}", msgspec.json.encode(config), 5)
     async with running(server.url) as scheduler:
-        await until(lambda: "the lanes' fence could not be taken" in caplog.text)
+        await until(lambda: "the lanes could not be fenced" in caplog.text)
         assert scheduler.lines[0].split(maxsplit=1)[1].startswith("leads")
         assert await bus.bucket(NAMES.leader_bucket).get("0") is not None
     assert await bus.bucket(NAMES.leader_bucket).get("0") is None

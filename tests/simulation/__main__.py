@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 
 from tests.simulation.verdict import Verdict
 from tests.simulation.world import World
@@ -25,9 +26,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO if arguments.log else logging.ERROR, format="%(name)s %(message)s", handlers=[handler])
     gc.freeze()  # what is loaded by now stays: it needn't be looked through after every seed
     began, broken, count = time.perf_counter(), [], 0
+    struck: Counter[str] = Counter()
     for seed in _seeds(arguments.seeds):
         verdict = World(seed, print if arguments.trace else None, arguments.known).run()
         count += 1
+        struck += verdict.struck
         if verdict.good and arguments.twice:
             _compare(verdict, arguments.known)
         if arguments.trace or arguments.each or not verdict.good:
@@ -37,6 +40,7 @@ def main() -> int:
             _tell(verdict)
             if arguments.stop:
                 break
+    print("struck: " + ", ".join(f"{kind} {times}" for kind, times in struck.most_common()))
     seconds = time.perf_counter() - began
     print(f"{count} seeds, {len(broken)} broken{f': {broken}' if broken else ''}; {seconds:.1f} s, {count / seconds:.2f} seeds/s")
     return int(bool(broken))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tests.simulation.network import Line
-from tests.simulation.stream import Message, Stream, stamp
+from tests.simulation.stream import Away, Message, Stream, stamp
 
 if TYPE_CHECKING:
     from tests.simulation.server import Server
@@ -24,6 +24,8 @@ class ApiError(Exception):
     """`args`: the server's code, its text."""
 
 
+_BY_HOLDER = ("CONSUMER.MSG.NEXT", "DIRECT.GET")
+"""Calls that only the server that has the stream listens to."""
 _NO_STREAM = (10059, "stream not found")
 _NO_MESSAGE = (10037, "no message found")
 
@@ -48,6 +50,8 @@ class Api:
     def call(self, subject: str, reply: str, data: bytes) -> None:
         """One call."""
         path = subject.removeprefix("$JS.API.")
+        if self._away(path, subject, reply, data):
+            return None
         if path.startswith("CONSUMER.MSG.NEXT."):
             return self._pull(path.removeprefix("CONSUMER.MSG.NEXT."), reply, data)
         if path.startswith("DIRECT.GET."):
@@ -67,6 +71,18 @@ class Api:
         if reply:
             self._server.send(reply, msgspec.json.encode(answer), b"")
 
+    def _away(self, path: str, subject: str, reply: str, data: bytes) -> bool:
+        """Whether it is about a stream whose server is away: then only what the other servers know is answered."""
+        kind = next((kind for kind in (*self._calls, *_BY_HOLDER) if path.startswith(kind + ".")), "")
+        stream = self._server.streams.get(path.removeprefix(kind + ".").split(".")[0])
+        if stream is None or not stream.away or kind == "CONSUMER.NAMES":
+            return False
+        if kind == "STREAM.DELETE":
+            self._delete(stream.name, {})
+        elif kind in _BY_HOLDER or stream.away is Away.FROZEN:
+            self._server.unanswered(stream, reply, self.call, subject, reply, data)
+        return True
+
     def _stream(self, name: str) -> Stream:
         found = self._server.streams.get(name)
         if found is None:
@@ -80,7 +96,7 @@ class Api:
         config = self._limited(body)
         stream = server.streams.get(name)
         if stream is None:
-            stream = server.streams[name] = Stream(config, stamp(server.wall_ns()), lone=server.lone)
+            stream = server.streams[name] = Stream(config, stamp(server.wall_ns()))
         elif stream.config != config:
             raise ApiError(10058, "stream name already in use with a different configuration")
         return stream.info()

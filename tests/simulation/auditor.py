@@ -20,6 +20,8 @@ from tests.simulation.names import HARD_NAMES, STICKY_NAMES
 from tests.simulation.stream import Message, Stream
 
 LINE_MAX = 180
+COMPARED_EVERY = 16
+"""Frames between two at which standbys say what their state is."""
 
 
 class Auditor:
@@ -109,6 +111,8 @@ class Auditor:
         self._look_at_positions(frame.positions)
         self.decided.look(self.sequence, frame)
         self._look_at_state()
+        if self.sequence % COMPARED_EVERY == 0:
+            self._digests[self.sequence] = digest(self.state)
         for said in self.wanted.pop(self.sequence, ()):
             self.compare(self.sequence, said)
 
@@ -142,6 +146,7 @@ class Auditor:
         if (record.run, record.step) in self.completed:
             self._report(f"an attempt of step {record.step} of {record.run}, which is complete, is released")
         self._look_at_room(record)
+        self._look_at_parents(record)
         self.released[record.token] = (record.run, record.step)
 
     def _look_at_room(self, record: facts.StepReleased) -> None:
@@ -151,6 +156,13 @@ class Auditor:
             self._report(f"an attempt of run {record.run} is released to pool {record.pool}, which has no free slot")
         if record.worker and (worker is None or worker.room <= 0):
             self._report(f"an attempt of run {record.run} is released to worker {record.worker}, which has no room")
+
+    def _look_at_parents(self, record: facts.StepReleased) -> None:
+        """A step waits for those before it."""
+        run = self.state.runs.get(record.run)
+        for parent in run.flow.parents[record.step] if run is not None else ():
+            if (record.run, parent) not in self.completed:
+                self._report(f"step {record.step} of run {record.run} is released before its parent {parent} is complete")
 
     def _step_finished(self, record: facts.StepFinished) -> None:
         if (record.run, record.step) in self.completed:
@@ -211,7 +223,7 @@ class Auditor:
 
     def compare(self, sequence: int, said: str) -> None:
         """Compare a digest with one's own."""
-        if sequence == self.sequence:
+        if sequence not in self._digests:
             self._digests[sequence] = digest(self.state)
         if self._digests[sequence] != said:
             self._report(f"at journal sequence {sequence} a scheduler has another state than a replay")

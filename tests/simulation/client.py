@@ -49,7 +49,7 @@ class SimulatedClient:
     @property
     def server_info(self) -> dict[str, Any]:
         """What the server says of itself."""
-        return {"version": "2.15.1"}
+        return {"version": "2.15.1", **({} if self._server.lone else {"cluster": "simulated"})}
 
     async def connect(
         self, *, servers: list[str], reconnected_cb: Callable[[], Awaitable[None]], reconnect_time_wait: float, **options: Any

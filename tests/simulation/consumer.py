@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.network import Line
@@ -62,6 +63,20 @@ class Consumer:
         self.line = Line()
         self.sent_at = 0.0
 
+    def begin_again(self) -> None:
+        """Its server has lost what it knew."""
+        self.delete(b"")
+        self.deleted = False
+        self.next, self.delivered, self.heart = 1, 0, None
+        for memory in (self.unacked, self.deliveries, self.again, self.first):
+            memory.clear()
+
+    def _waits(self, call: Callable[..., None], *args: Any) -> bool:
+        """Whether the server stands still: what it was to do now it does when it wakes."""
+        if self.stream.away:
+            self.stream.held.append((call, args))
+        return bool(self.stream.away)
+
     @property
     def pending(self) -> int:
         """How many messages wait for it."""
@@ -79,6 +94,8 @@ class Consumer:
         self.pump()
 
     def _beat(self, every_s: float) -> None:
+        if self._waits(self._beat, every_s):
+            return
         self.heart = None
         while self.requests and not self.server.listens(self.requests[0].inbox):
             self._drop(self.requests.popleft())
@@ -88,6 +105,8 @@ class Consumer:
             self.heart = self.server.later(every_s, self._beat, every_s)
 
     def _expire(self, request: Request) -> None:
+        if self._waits(self._expire, request):
+            return
         if request in self.requests:
             self.requests.remove(request)
             head = b"408 Request Timeout\r\nNats-Pending-Messages: %d\r\nNats-Pending-Bytes: 0" % request.left
@@ -130,6 +149,7 @@ class Consumer:
         if not self.explicit:
             del self.deliveries[message.sequence]
         else:
+            self.server.struck["shared message redelivered"] += count > 1
             timer = self.server.later(self.ack_wait_s, self._unanswered, message.sequence)
             self.unacked[message.sequence] = (count, timer)
         ack = f"$JS.ACK.{self.stream.name}.{self.name}.{count}.{message.sequence}.{self.delivered}.{message.time_ns}.{self.pending}"
@@ -155,6 +175,8 @@ class Consumer:
             self.unacked[sequence] = (entry[0], self.server.later(self.ack_wait_s, self._unanswered, sequence))
 
     def _unanswered(self, sequence: int) -> None:
+        if self._waits(self._unanswered, sequence):
+            return
         if self.unacked.pop(sequence, None) is None or self.deleted:
             return
         if sequence in self.stream.messages:

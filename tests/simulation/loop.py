@@ -13,12 +13,12 @@ import sys
 import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from typing import Any, TypeVarTuple, Unpack
 from unittest.mock import patch
 
-from tests.simulation.process import process_of
+from tests.simulation.process import OUTSIDE, process_of
 
 Args = TypeVarTuple("Args")
 
@@ -54,6 +54,30 @@ class SimulatedTask(asyncio.Task[Any]):
         return self is other
 
 
+class SimulatedHandle(asyncio.Handle):
+    """A handle without what only debugging needs: making handles is what a simulation does most."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: SimulatedLoop, context: Context | None) -> None:
+        self._callback, self._args, self._loop = callback, args, loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class SimulatedTimer(asyncio.TimerHandle):
+    """The same, for later."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: SimulatedLoop, context: Context | None) -> None:
+        self._when, self._callback, self._args, self._loop = when, callback, args, loop
+        self._context = copy_context() if context is None else context
+        self._cancelled, self._scheduled = False, True
+        self._repr = self._source_traceback = None
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """See the module."""
 
@@ -85,6 +109,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Seconds by the simulated clock."""
         return self._now
+
+    def call_soon(self, callback: Callable[[Unpack[Args]], object], *args: *Args, context: Context | None = None) -> asyncio.Handle:
+        """Have something called next."""
+        handle = SimulatedHandle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def call_soon_threadsafe(
         self, callback: Callable[[Unpack[Args]], object], *args: *Args, context: Context | None = None
@@ -119,7 +149,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._jump()
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled and process_of(handle).may_run(handle):
+            if handle._cancelled:
+                continue
+            process = process_of(handle)
+            if process is OUTSIDE or process.may_run(handle):
                 self.handled += 1
                 self._at_once += 1
                 self._now += HANDLE_S
@@ -131,11 +164,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[[Unpack[Args]], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Have something called at a time."""
-        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True
+        timer = SimulatedTimer(when, callback, args, self, context)
         self._set += 1
         heappush(self._timers, (when, self._set, timer))
-        return timer  # type: ignore[no-any-return]
+        return timer
+
+    def call_later(
+        self, delay: float, callback: Callable[[Unpack[Args]], object], *args: *Args, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Have something called after a while."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def _jump(self) -> None:
         timers = self._timers

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-NAMES = ("one", "chain", "diamond", "soft", "hard", "parent", "family")
+RESULTS: dict[str, object] = {
+    "one": "one", "chain": "third", "diamond": "bottom", "soft": "bottom", "hard": "bottom", "parent": 2, "family": 1
+}  # fmt: skip
+"""What comes of a run that succeeds."""
+NAMES = tuple(RESULTS)
 HARD_NAMES = frozenset({"hard"})
 STICKY_NAMES = frozenset({"soft", "hard", "family"})
 LISTENERS = (("one", ""), ("audit", ".paid"))

@@ -19,8 +19,9 @@ from mesh_sdk.worker.identity import Identity
 from mesh_sdk.worker.observer import Nobody
 from mesh_sdk.worker.registry import Registry
 from mesh_sdk.worker.runtime import Runtime
-from tests.simulation.process import OUTSIDE, Process
+from tests.simulation.process import OUTSIDE, Process, current
 from tests.simulation.seams import SimulatedClock
+from tests.simulation.witness import witness
 
 URL = "nats://simulated"
 NAMESPACE = "sim"
@@ -108,6 +109,11 @@ class SchedulerMachine(Machine):
         self.reporter.trace(f"{self.name} is scheduler {self.engine.id}")
         await self.engine.run(lambda line: self.reporter.trace(f"{self.name}: {line}"), self._stop)
 
+    @property
+    def term(self) -> int:
+        """The number of the term that it leads in, as it knows; 0: it does not lead."""
+        return self.engine._term.number if hasattr(self, "engine") and self.engine._term is not None else 0
+
     def stop(self) -> None:
         """SIGTERM."""
         if self.up and hasattr(self, "_stop"):
@@ -123,6 +129,7 @@ class WorkerMachine(Machine):
     fixed = True
 
     async def _main(self) -> None:
+        witness().slots[current()] = self.slots
         registry = Registry()
         for workflow in self.registered:
             registry.add(workflow)

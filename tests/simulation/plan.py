@@ -34,8 +34,9 @@ class Plan:
 
 
 KINDS = (
-    "kill scheduler", "kill leader", "kill worker", "kill user", "freeze leader", "freeze scheduler", "freeze worker", "block worker",
-    "stop worker", "stop leader", "cut", "slow", "restart server", "stall", "steal lease", "drop lanes",
+    "kill scheduler", "kill leader", "kill worker", "kill user", "kill helper", "freeze leader", "freeze scheduler", "freeze worker",
+    "freeze user", "block worker", "stop worker", "stop leader", "cut", "slow", "restart server", "stall", "steal lease", "drop lanes",
+    "lanes away", "drop consumer",
 )  # fmt: skip
 
 

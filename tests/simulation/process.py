@@ -87,6 +87,33 @@ class _World(Process):
         return True
 
 
+class Helpers:
+    """Processes that others have started, for one task each: they live for moments, so who is to kill one lies in wait for it."""
+
+    def __init__(self) -> None:
+        self.running: list[Process] = []
+        self._doomed: list[tuple[int, Callable[[], None]]] = []
+
+    def doom(self, handles: int, killed: Callable[[], None]) -> None:
+        """Have the next one die after so many of its handles; `killed` is called then."""
+        self._doomed.append((handles, killed))
+
+    def begin(self) -> Process:
+        """A new one."""
+        helper = Process("helper")
+        self.running.append(helper)
+        helper.on_kill.append(lambda: self.running.remove(helper))
+        if self._doomed:
+            handles, killed = self._doomed.pop()
+            helper.after(handles, lambda: _end(helper, killed))
+        return helper
+
+
+def _end(helper: Process, killed: Callable[[], None]) -> None:
+    killed()
+    helper.kill()
+
+
 _PROCESS: ContextVar[Process] = ContextVar("simulated_process")
 OUTSIDE = _World("world")
 

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import random
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest.mock import patch
 
-from mesh.scheduler import free, snapshot
+from mesh.scheduler import free, snapshot, trim
+from mesh.scheduler.follower import Follower
+from mesh_sdk.transport.bus import Delivery
 from mesh_sdk.worker.presence import Presence
 from tests.simulation.client import SimulatedClient
-from tests.simulation.process import Process, current
+from tests.simulation.process import OUTSIDE, Helpers, Process, current
 from tests.simulation.server import EPOCH_NS, Server
-
-log = logging.getLogger(__name__)
+from tests.simulation.witness import witness
 
 
 class SimulatedPresence(Presence):
@@ -44,6 +45,15 @@ class SimulatedPresence(Presence):
             await asyncio.wait({self._task}, timeout=3.0)
 
 
+class SeenFollower(Follower):
+    """A scheduler's, which has every state of it compared."""
+
+    def _apply_frame(self, delivery: Delivery) -> None:
+        witness().follows(self.sequence, delivery.sequence)
+        super()._apply_frame(delivery)
+        witness().followed(self.sequence, self.state)
+
+
 class SimulatedClock:
     """A worker's clocks: its machine's wall clock may be wrong."""
 
@@ -57,26 +67,31 @@ class SimulatedClock:
         return EPOCH_NS // 1_000_000 + int(self._loop.time() * 1000) + self._wrong_ms
 
 
-async def _make_snapshot(freeing: free.Freeing) -> None:
-    """What `Freeing._make_snapshot` does, with the helper as a simulated process that dies with its parent."""
-    names = freeing._subjects
-    helper = Process("snapshot helper", current())
-    task = helper.spawn(snapshot.make("nats://simulated", names.namespace, freeing._finished_max))
-    await asyncio.wait({task})
-    if task.exception() is not None:
-        log.error("a snapshot could not be made", exc_info=task.exception())
-    elif task.result():
-        await freeing._bus.purge(names.journal_stream, before=task.result() + 1)
+async def _run_helper(helpers: Helpers, url: str, namespace: str, finished_max: int) -> int:
+    """What `trim` does, with a simulated process: it outlives the leader that asked for it."""
+    helper, died = helpers.begin(), asyncio.Event()
+    helper.on_kill.append(died.set)
+    task = helper.spawn(snapshot.make(url, namespace, finished_max))
+    task.add_done_callback(lambda _: helper.kill(), context=OUTSIDE.context)
+    try:
+        await died.wait()
+    finally:
+        helper.kill()
+    if not task.done() or task.exception() is not None:
+        raise trim.HelperFailed(f"the helper process ended: {task.exception() if task.done() else 'killed'!r}")
+    older: int = task.result()
+    return older
 
 
 @contextmanager
-def simulated(server: Server, rng: random.Random, *, snapshot_frames: int) -> Iterator[None]:
+def simulated(server: Server, rng: random.Random, *, snapshot_frames: int, helpers: Helpers | None = None) -> Iterator[None]:
     """Have the machine be a simulated one.
 
     Args:
         server: what every connection of this program leads to.
         rng: where ids and tokens come from.
         snapshot_frames: journal frames between two snapshots.
+        helpers: the processes that make snapshots.
     """
     loop = server.loop
     with (
@@ -88,8 +103,9 @@ def simulated(server: Server, rng: random.Random, *, snapshot_frames: int) -> It
         patch.object(socket, "gethostname", lambda: "simulated"),
         patch("mesh_sdk.transport.wire.WireClient", lambda on_lost: SimulatedClient(server, on_lost)),
         patch("mesh_sdk.worker.runtime.Presence", SimulatedPresence),
+        patch("mesh.engine.Follower", SeenFollower),
         patch.object(free, "SNAPSHOT_FRAMES", snapshot_frames),
-        patch.object(free.Freeing, "_make_snapshot", _make_snapshot),
+        patch.object(trim, "_run_helper", partial(_run_helper, helpers or Helpers())),
     ):
         gc.disable()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.simulation.connection import Connection
 from tests.simulation.consumer import Consumer
 from tests.simulation.network import SAME_MOMENT_S, Line, Network
 from tests.simulation.process import OUTSIDE
-from tests.simulation.stream import Message, Rejected, Stream, batch_place, stamp, ttl_s
+from tests.simulation.stream import TORN, Away, Message, Rejected, Stream, batch_place, stamp, ttl_s
 from tests.simulation.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,13 @@ Later = asyncio.TimerHandle
 class Server:
     """One server (or a cluster seen as one: `lone` false).
 
+    A lone server's restart loses what is in memory, the streams themselves included. When a cluster is restarted, one server after the
+    other, what has three copies stays, and a stream in memory with one copy is empty (measured: `created` is the same, its consumers
+    are there and know nothing). No stream ever goes back to an older state.
+
     Args:
         network: delays, losses.
-        lone: restarts lose what is in memory; a cluster keeps it.
+        lone: there is one server.
         lanes_bytes_max: what the operator lets a memory stream have.
     """
 
@@ -54,6 +59,8 @@ class Server:
         self.on_stored: list[Callable[[Stream, Message], None]] = []
         self.on_published: list[Callable[[str, bytes], None]] = []
         self.trace: Callable[[str], None] = lambda text: None
+        self.struck: Counter[str] = Counter()
+        """What was lost, refused or repeated here, and how often; whoever causes faults counts them here, too."""
         self._life = 0
 
     @property
@@ -77,7 +84,7 @@ class Server:
     # ---- its life
 
     def stop(self) -> None:
-        """Die: connections are cut; what is in memory on a lone server is lost."""
+        """Die: connections are cut."""
         self.up = False
         self._life += 1
         for connection in tuple(self.connections):
@@ -90,6 +97,10 @@ class Server:
                     del stream.consumers[consumer.name]
             if stream.memory and self.lone:
                 del self.streams[stream.name]
+            elif stream.memory and stream.lone:
+                stream.lose()
+                stream.away = None
+                stream.held.clear()
 
     def start(self) -> None:
         """Come back."""
@@ -102,6 +113,22 @@ class Server:
                     consumer.unacked[sequence] = (0, self.later(consumer.ack_wait_s, consumer._unanswered, sequence))
             for message in tuple(stream.messages.values()):
                 self._expire_later(stream, message)
+
+    def leave(self, stream: Stream, how: Away) -> None:
+        """The server of a cluster that has this stream, which has one copy, is away."""
+        stream.away = how
+
+    def come_back(self, stream: Stream) -> None:
+        """It is there again: from a restart without what was in its memory, else with all that has come meanwhile."""
+        if self.streams.get(stream.name) is not stream or stream.away is None:
+            return
+        if stream.away is Away.DEAD:
+            stream.lose()
+            stream.held.clear()
+        stream.away = None
+        held, stream.held = stream.held, []
+        for call, args in held:
+            call(*args)
 
     def attach(self, connection: Connection) -> None:
         """A client is there."""
@@ -135,7 +162,9 @@ class Server:
             observe(subject, data)
         found = self.subscriptions.of(subject)
         for connection, sid in found:
-            if not self.network.loses_core(subject):
+            if self.network.loses_core(subject):
+                self.struck["core message lost"] += 1
+            else:
                 connection.deliver(sid, subject, reply, data, headers)
         if reply and not found:
             self.send(reply, b"", b"NATS/1.0 503\r\n\r\n")
@@ -151,32 +180,47 @@ class Server:
         parts = subject.split(".")
         stream = self.streams.get(parts[2])
         consumer = stream.consumers.get(parts[3]) if stream is not None else None
-        if consumer is not None:
+        if stream is not None and stream.away:
+            stream.held.append((self._acked, (subject, data)))
+        elif consumer is not None:
             heed = consumer.in_progress if data == IN_PROGRESS else consumer.acked
             heed(int(parts[5]))
+
+    def unanswered(self, stream: Stream, reply: str, call: Callable[..., None], *args: Any) -> None:
+        """Something for a stream whose server is away: nobody listens there, or it hears it later."""
+        if stream.away is Away.FROZEN:
+            stream.held.append((call, args))
+        elif reply:
+            self.send(reply, b"", b"NATS/1.0 503\r\n\r\n")
 
     # ---- storing
 
     def _store(self, stream: Stream, subject: str, reply: str, headers: bytes, data: bytes) -> None:
         if self.streams.get(stream.name) is not stream:
             return
+        if stream.away:
+            return self.unanswered(stream, reply, self._store, stream, subject, reply, headers, data)
         try:
             place = batch_place(headers)
             sequence = (
                 self._store_one(stream, subject, headers, data) if place is None else self._batch(stream, place, subject, headers, data)
             )
         except Rejected as error:
+            self.struck[stream.said(error)] += 1
             answer: dict[str, Any] = {"error": {"code": 400, "err_code": error.args[0], "description": error.args[1]}}
         else:
             if sequence is None:
                 return
             answer = {"stream": stream.name, "seq": sequence}
-        if reply and not self.network.loses_ack():
+        if reply and self.network.loses_ack():
+            self.struck["acknowledgement lost"] += 1
+        elif reply:
             self.send(reply, msgspec.json.encode(answer), b"", after=stream.line)
 
     def _store_one(self, stream: Stream, subject: str, headers: bytes, data: bytes) -> int:
         repeated = stream.repeat(headers, subject)
         if repeated:
+            self.struck["write came twice"] += 1
             return repeated
         stream.check(subject, headers, len(subject) + len(data) + len(headers) + 34)
         return self._keep(stream, subject, headers, data)
@@ -187,7 +231,7 @@ class Server:
         if len(batch) != number - 1:
             self.batches.pop(id, None)
             if last:
-                raise Rejected(10176, "batch publish is incomplete and was abandoned")
+                raise Rejected(*TORN)
             return None
         batch.append((subject, headers, data))
         if not last:

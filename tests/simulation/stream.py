@@ -8,6 +8,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from enum import Enum, auto
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mesh_sdk.transport.headers import number, value
@@ -16,6 +18,7 @@ from tests.simulation.network import Line
 OVERHEAD_BYTES = 34
 WRONG_SEQUENCE = (10071, "wrong last sequence")
 FULL = (10077, "maximum bytes exceeded")
+TORN = (10176, "batch publish is incomplete and was abandoned")
 _MARKER = b"NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\n\r\n"
 
 
@@ -35,6 +38,13 @@ class Message(NamedTuple):
         return OVERHEAD_BYTES + len(self.subject) + len(self.data) + len(self.headers)
 
 
+class Away(Enum):
+    """What is the matter with the one server that has a stream."""
+
+    DEAD = auto()
+    FROZEN = auto()
+
+
 class Rejected(Exception):
     """The stream does not take it: `args` are the server's code and description."""
 
@@ -45,23 +55,40 @@ class Stream:
     Args:
         config: as `STREAM.CREATE` gets it.
         created: the server's timestamp.
-        lone: an R1 stream answers a repeat whose expectation does not hold any more with 10071, R3 with `duplicate`.
+
+    Attributes:
+        lone: it has one copy; such a stream answers a repeat whose expectation does not hold any more with 10071, others with
+            `duplicate`. One in memory is lost whole with its server, and never goes back to an older state, which three copies in
+            memory can do: this is why lanes have one (decision 8).
+        away: the server that has it, on a cluster, is dead or frozen; None when it is not.
+        held: what that server does when it wakes.
     """
 
-    def __init__(self, config: dict[str, Any], created: str, *, lone: bool) -> None:
+    def __init__(self, config: dict[str, Any], created: str) -> None:
         self.name: str = config["name"]
         self.created = created
-        self.lone = lone
+        self.lone = config["num_replicas"] == 1
+        self.away: Away | None = None
+        self.held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._empty()
+        self.consumers: dict[str, Any] = {}
+        self.line = Line()
+        self.on_stored: Callable[[Message], None] = lambda message: None
+        self.configure(config)
+
+    def _empty(self) -> None:
         self.messages: dict[int, Message] = {}
         self.order: list[int] = []
         self.by_subject: dict[str, list[int]] = {}
         self.ids: dict[str, int] = {}
         self.last = 0
         self.bytes = 0
-        self.consumers: dict[str, Any] = {}
-        self.line = Line()
-        self.on_stored: Callable[[Message], None] = lambda message: None
-        self.configure(config)
+
+    def lose(self) -> None:
+        """Its server was restarted, others remember that there is such a stream and which consumers: they begin at the beginning."""
+        self._empty()
+        for consumer in self.consumers.values():
+            consumer.begin_again()
 
     def configure(self, config: dict[str, Any]) -> None:
         """Take other settings."""
@@ -94,6 +121,11 @@ class Stream:
         needed = self.bytes + size - (replaced.size if replaced is not None else 0)
         if self.config["discard"] == "new" and 0 < self.max_bytes < needed:
             raise Rejected(*FULL)
+
+    def said(self, error: Rejected) -> str:
+        """A refusal in words, for whoever counts."""
+        kind = "full" if error.args[0] == FULL[0] else "batch torn" if error.args[0] == TORN[0] else "expectation refused"
+        return f"{self.name.rpartition('_')[2].lower()} {kind}"
 
     def repeat(self, headers: bytes, subject: str) -> int:
         """The sequence of the message that this one repeats; 0: it is news."""
@@ -182,9 +214,13 @@ class Stream:
 
     def info(self) -> dict[str, Any]:
         """What `STREAM.INFO` says."""
-        first = self.order[0] if self.order else self.last + 1
+        first = self.order[0] if self.order else self.last + 1 if self.last else 0
         state = {"first_seq": first, "last_seq": self.last, "messages": len(self.order), "bytes": self.bytes}
-        return {"created": self.created, "state": state, "config": {"max_bytes": self.max_bytes}}
+        return {
+            "created": self.created,
+            "state": state,
+            "config": {"max_bytes": self.max_bytes, "num_replicas": self.config["num_replicas"]},
+        }
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -219,4 +255,9 @@ def batch_place(headers: bytes) -> tuple[str, int, bool] | None:
 def stamp(time_ns: int) -> str:
     """A timestamp as the server writes it."""
     seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"

@@ -10,10 +10,13 @@ import random
 from typing import Any
 
 from mesh_sdk import Mesh
-from mesh_sdk.errors import MeshError, RunFailed, Unavailable, UnknownWorkflow
+from mesh_sdk.errors import MeshError, RunCancelled, RunFailed, RunTimedOut, Unavailable, UnknownWorkflow
+from mesh_sdk.protocol.records import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT
 from mesh_sdk.refs import RunRef
 from tests.simulation.names import NAMES, STICKY_NAMES
 from tests.simulation.parts import ClientMachine, Reporter
+
+_STATUS: dict[type[MeshError], str] = {RunFailed: FAILED, RunCancelled: CANCELLED, RunTimedOut: TIMED_OUT}
 
 
 class Ledger:
@@ -23,7 +26,8 @@ class Ledger:
         self.starts: dict[str, bool] = {}
         """Requested run id → whether it had a key."""
         self.events = 0
-        self.results: dict[str, str] = {}
+        self.results: dict[str, tuple[str, object]] = {}
+        """Requested run id → how it ended, as a user was told, and with which result."""
 
 
 class UserMachine(ClientMachine):
@@ -93,10 +97,8 @@ class UserMachine(ClientMachine):
 
     async def _wait(self, ref: RunRef[Any]) -> None:
         try:
-            await ref.result()
-            self._ledger.results[ref._requested] = "succeeded"
-        except RunFailed as error:
-            self._ledger.results[ref._requested] = type(error).__name__
+            self._ledger.results[ref._requested] = SUCCEEDED, await ref.result()
+        except (RunFailed, RunCancelled, RunTimedOut) as error:
+            self._ledger.results[ref._requested] = _STATUS[type(error)], None
         except MeshError as error:
-            self._ledger.results[ref._requested] = type(error).__name__
             self.reporter.trace(f"{self.name}: {ref._requested}: {error!r}")

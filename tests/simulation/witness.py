@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+
+from mesh.core.image import digest
+from mesh.core.state import State
 from mesh_sdk.context import Context
 from mesh_sdk.protocol.codec import BadFrame, lane_frames, notice_frames
 from mesh_sdk.protocol.records import REFUSED, Assign, Done
 from mesh_sdk.protocol.subjects import Subjects
-from tests.simulation.auditor import Auditor
+from tests.simulation.auditor import COMPARED_EVERY, Auditor
 from tests.simulation.process import Process, current
 from tests.simulation.stream import Message, Stream
 
@@ -32,12 +36,19 @@ class Witness:
         self._auditor = auditor
         self._report = report
         self._trace = trace
+        self.journal: Stream
+        """The stream; as soon as there is one."""
         self._lanes = subjects.lanes_stream
+        self._journal = subjects.journal_stream
+        self._slots = f"KV_{subjects.slots_bucket}"
         self._done = subjects.done("")
         self.executed = auditor.executed
         self.running: dict[str, Process] = {}
         self.executions = 0
         self.hard_places: dict[str, str] = {}
+        self.slots: dict[Process, int] = {}
+        """Of each worker's process, those that have ended included."""
+        self._awaiting: set[str] = set()
 
     @contextmanager
     def executing(self, context: Context[Any]) -> Iterator[None]:
@@ -54,17 +65,39 @@ class Witness:
         self.executed[token] = worker
         self.executions += 1
         self.running[token] = current()
+        self._look_at_slots(worker)
         try:
             yield
         finally:
             del self.running[token]
+            self._awaiting.discard(token)
+
+    @contextmanager
+    def awaiting(self, context: Context[Any]) -> Iterator[None]:
+        """A step awaits children here: it has lent its slot out."""
+        token = context._attempt.assign.token
+        self._awaiting.add(token)
+        yield  # one that is cancelled here gets no slot any more
+        self._awaiting.discard(token)
+        self._look_at_slots(context.worker.id())
+
+    def _look_at_slots(self, worker: str) -> None:
+        """A process executes no more steps than it has slots."""
+        process = current()
+        busy = sum(other is process for token, other in self.running.items() if token not in self._awaiting)
+        if busy > self.slots[process]:
+            self._report(f"worker {worker} executes {busy} steps and has {self.slots[process]} slots")
 
     def still_running(self) -> list[str]:
         """Attempts that living workers execute."""
         return [token for token, process in self.running.items() if not process.dead]
 
     def stored(self, stream: Stream, message: Message) -> None:
-        """A lane message: it must follow from the journal."""
+        """A lane message, or a row of the mirror: it must follow from the journal."""
+        if stream.name == self._journal:
+            self.journal = stream
+        if stream.name == self._slots and message.data:
+            self._row(message)
         if stream.name != self._lanes:
             return
         if message.subject.endswith("fence.0"):
@@ -80,6 +113,29 @@ class Witness:
                 self._report(f"attempt {order.token} of {order.run} was sent to {message.subject} and is not in the journal")
         if frame.term < self._auditor.fenced_by:
             self._report(f"term {frame.term} has written to the lanes after term {self._auditor.fenced_by} had fenced them")
+
+    def _row(self, message: Message) -> None:
+        """The ledger as readers see it, at the journal sequence that it names."""
+        row: dict[str, Any] = msgspec.json.decode(message.data)
+        id = message.subject.rpartition(".")[2]
+        if row["sequence"] != self._auditor.sequence:
+            return
+        worker = self._auditor.state.workers.get(id)
+        mirrored = row["total"], row["used"], row["reserved"]
+        ledger = (worker.slots, worker.used, len(worker.reserved)) if worker is not None else (0, *mirrored[1:])
+        if mirrored != ledger:
+            self._report(f"slots of {id} at journal sequence {row['sequence']} are mirrored as {mirrored}, the ledger says {ledger}")
+
+    def follows(self, sequence: int, next: int) -> None:
+        """A standby goes on from one frame to another: what it leaves out is not there any more."""
+        kept = [left_out for left_out in range(sequence + 1, next) if left_out in self.journal.messages]
+        if kept or next <= sequence:
+            self._report(f"a standby at journal sequence {sequence} goes on at {next}: {len(kept)} frames between them are there")
+
+    def followed(self, sequence: int, state: State) -> None:
+        """A standby has applied a frame, perhaps after loading a snapshot."""
+        if sequence % COMPARED_EVERY == 0:
+            self._auditor.hear(sequence, digest(state))
 
     def published(self, subject: str, data: bytes) -> None:
         """A notice: it must follow from the journal."""

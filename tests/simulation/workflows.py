@@ -99,7 +99,8 @@ async def parent(number: Any, context: Context[Any]) -> int:
     """Spawns children and awaits them: its slot is lent out meanwhile."""
     with witness().executing(context):
         children = [context.spawn_workflow("one", place) for place in range(2)]
-        ends = await asyncio.gather(*(child.result() for child in children), return_exceptions=True)
+        with witness().awaiting(context):
+            ends = await asyncio.gather(*(child.result() for child in children), return_exceptions=True)
         return len(ends)
 
 
@@ -108,7 +109,8 @@ async def family(number: Any, context: Context[Any]) -> int:
     """A sticky child stays on this worker."""
     with witness().executing(context):
         child = context.spawn_workflow("soft", 1, sticky=True)
-        ends = await asyncio.gather(child.result(), return_exceptions=True)
+        with witness().awaiting(context):
+            ends = await asyncio.gather(child.result(), return_exceptions=True)
         return len(ends)
 
 

@@ -23,6 +23,7 @@ from tests.simulation.loop import EPOCH_S, SimulatedLoop, Stuck
 from tests.simulation.network import Network
 from tests.simulation.parts import NAMESPACE, Machine, SchedulerMachine, WorkerMachine
 from tests.simulation.plan import Plan, draw
+from tests.simulation.process import Helpers
 from tests.simulation.seams import simulated
 from tests.simulation.server import Server
 from tests.simulation.users import Ledger, UserMachine
@@ -63,6 +64,7 @@ class World:
         if tell is not None:
             self.server.trace = self.trace
         self.ledger = Ledger()
+        self.helpers = Helpers()
         self.schedulers = [SchedulerMachine(f"s{n}", self._rng(f"s{n}"), self) for n in range(plan.schedulers)]
         self.workers = [self._worker(n) for n in range(plan.workers)]
         fixed = [worker.name for worker in self.workers if worker.registered is workflows.EVERYTHING]
@@ -106,7 +108,7 @@ class World:
     def run(self) -> Verdict:
         """Live it; what came of it."""
         witness.appoint(self.witness)
-        with Ears(self.fail), simulated(self.server, self._rng("ids"), snapshot_frames=self.plan.snapshot_frames):
+        with Ears(self.fail), simulated(self.server, self._rng("ids"), snapshot_frames=self.plan.snapshot_frames, helpers=self.helpers):
             asyncio.set_event_loop(self.loop)
             try:
                 self.loop.run_until_complete(contextvars.copy_context().run(self.loop.create_task, self._live()))
@@ -122,6 +124,8 @@ class World:
             if machine.process is not None:
                 machine.process.dead = True
                 machine.process.kill()
+        for helper in tuple(self.helpers.running):
+            helper.kill()
         self.server.up = False
         self.loop.end()
         asyncio.set_event_loop(None)
@@ -189,6 +193,8 @@ class World:
         self.server.stalled_until = 0.0
         if not self.server.up:
             self.server.start()
+        for stream in tuple(self.server.streams.values()):
+            self.server.come_back(stream)
         for machine in self.machines:
             if machine.process is not None:
                 for process in (machine.process, *machine.process.threads):

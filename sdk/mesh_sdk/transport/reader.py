@@ -30,6 +30,8 @@ _HEARTBEAT_S = 1.0
 _SILENCE_S = 2.2
 """No delivery and no heartbeat for this long: the consumer is gone."""
 _CREATE_TIMEOUT_S = 3.0
+_STATE_TIMEOUT_S = 0.5
+"""At first: what is asked while a cluster elects is never answered, and is asked again soon, with more patience each time."""
 _DOUBT_S = 2.0
 """A stream that ends before what was read of it is asked for again for so long: its leader may be a new one that lags."""
 _PULL_BYTES_MAX = 16 * 1024 * 1024
@@ -164,19 +166,20 @@ class OrderedReader:
         self._wire.publish(f"{streams.API}CONSUMER.DELETE.{self._stream}.{consumer.name}", b"")
 
     async def _create(self) -> None:
-        backoff = Backoff(0.05, 1.0)
+        backoff, patience = Backoff(0.05, 1.0), _STATE_TIMEOUT_S
         while not self._closed:
             try:
                 await self._wire.wait_connected()
-                return await self._create_one()
+                return await self._create_one(patience)
             except TransportError as error:
+                patience = min(_CREATE_TIMEOUT_S, 1.5 * patience)
                 if self._wire.closed:
                     return
                 if isinstance(error, Refused) and not isinstance(error, StreamMissing):
                     _log.warning("no consumer to read %s %s: %s", self._stream, self._filter, error)
                 await backoff.wait(self._hurry)
 
-    async def _create_one(self) -> None:
+    async def _create_one(self, patience: float) -> None:
         consumer = _Consumer(self._wire, self._stream, self._wire.loop.time())
 
         def handle(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
@@ -186,7 +189,7 @@ class OrderedReader:
         name = f"CONSUMER.CREATE.{self._stream}.{consumer.name}.{self._filter}"
         try:
             if not self._per_subject:
-                await self._find_place()
+                await self._find_place(patience)
             body = {"stream_name": self._stream, "config": self._configuration(consumer.name), "action": "create"}
             created = await streams.call(self._wire, name, body, _Created, _CREATE_TIMEOUT_S)
             if not self._wire.connected:
@@ -202,9 +205,9 @@ class OrderedReader:
             self._reached_end()
         self._pull()
 
-    async def _find_place(self) -> None:
+    async def _find_place(self, patience: float) -> None:
         """A stream that lost its end, or was made anew, hands out old sequences again: what it stores next is news."""
-        state = await self._state()
+        state = await self._state(patience)
         known, self._created = self._created, state.created
         place = self.position
         if known and known != state.created:
@@ -215,12 +218,12 @@ class OrderedReader:
             _log.error("stream %s is not what it was: %d was read, it goes on after %d", self._stream, self.position, place)
         self.position = place
 
-    async def _state(self) -> StreamState:
+    async def _state(self, patience: float) -> StreamState:
         """The stream as it is; one that seems to have lost its end, only when it goes on to say so."""
         backoff = Backoff(0.1, 0.8)
         deadline = self._wire.loop.time() + _DOUBT_S
         while True:
-            state = await streams.stream_state(self._wire, self._stream, _CREATE_TIMEOUT_S)
+            state = await streams.stream_state(self._wire, self._stream, patience)
             if state is None:
                 raise StreamMissing(f"{self._stream}: there is no such stream")
             whole = state.last >= self.position or self._created not in ("", state.created)
