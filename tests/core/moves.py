@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mesh.core import image, run, step
+from mesh.core import loading as loads_images
+from mesh.core import run, step
 
 STEP_MOVES: set[tuple[str, str]] = set()
 """Every move of a step that was seen since the process began."""
@@ -35,7 +36,7 @@ def _watched(name: str, default: str, moves: dict[str, frozenset[str]], seen: se
 def watched(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """A move that is in no table fails the test, within this block."""
     loading: list[bool] = []
-    load = image._Loader._run
+    load = loads_images._Loader._run
 
     def loads(loader: Any, value: Any) -> Any:
         loading.append(True)  # a state that is loaded is as it was: no move
@@ -44,7 +45,7 @@ def watched(patch: pytest.MonkeyPatch) -> Iterator[None]:
         finally:
             loading.pop()
 
-    patch.setattr(image._Loader, "_run", loads)
+    patch.setattr(loads_images._Loader, "_run", loads)
     patch.setattr(step.Step, "state", _watched("state", step.PENDING, step.MOVES, STEP_MOVES, loading))
     patch.setattr(run.Run, "status", _watched("status", run.LIVE, run.MOVES, RUN_MOVES, loading))
     yield

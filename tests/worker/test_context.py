@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -186,12 +187,15 @@ async def test_context_variables_reach_a_thread_and_no_other_step(leader: Leader
 
 
 def test_answers_are_bounded():
-    answers = Answers()
+    again: list[str] = []
+    reports: Any = SimpleNamespace(put=lambda answer, size, hold: again.append(answer.token))
+    answers = Answers(reports)
     for number in range(2 * GENERATION_COUNT_MAX + 1):
         assign = Assign(run_id(1, b"tester", number), 0, 1, f"token-{number}", "w", "s", NULL, {})
-        answers.remember(returned(assign, "full"), 128)
-    assert answers.find("token-0") is None
-    assert answers.find(f"token-{2 * GENERATION_COUNT_MAX}") is not None
+        answers.give(returned(assign, "full"))
+    assert not answers.repeat("token-0")
+    assert answers.repeat(last := f"token-{2 * GENERATION_COUNT_MAX}")
+    assert again[-2:] == [last, last]
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
+from typing import Any
 
 import pytest
 
-from mesh_sdk import Context, DefinitionError, Mesh, RegistrationRefused, Unavailable
+from mesh_sdk import Context, DefinitionError, Mesh, MeshError, RegistrationRefused, Unavailable
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.records import VERSION, LeaderBeat, Register
 from mesh_sdk.transport.errors import Busy, TimedOut
@@ -16,7 +18,7 @@ from mesh_sdk.transport.kv import Bucket
 from mesh_sdk.worker import runtime
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.holder import Record
-from mesh_sdk.worker.registration import Registration
+from mesh_sdk.worker.registration import REPEAT_S, Registration
 from tests.worker.conftest import running
 from tests.worker.leader import Leader
 
@@ -123,6 +125,75 @@ async def test_labels_of_a_live_worker_change_whatever_the_presence_bucket_says(
         monkeypatch.setattr(Bucket, "get", busy)
         await worker.set_labels({"gpu": "none"})
         assert leader.reports[-1].record.labels == {"gpu": "none"}
+
+
+async def test_labels_set_at_once_are_told_one_after_the_other_and_steps_see_the_last(leader: Leader, mesh: Mesh):
+    @mesh.task()
+    async def seen(ctx: Context) -> dict[str, Any]:
+        return ctx.worker.labels()
+
+    worker = mesh.worker("clerk", workflows=[seen], id="w-1", labels={"gpu": "a100", "zone": 1})
+    async with running(worker):
+        async with asyncio.timeout(REPEAT_S):  # an answer that went to another question would be waited for until then
+            await asyncio.gather(*(worker.set_labels({"gpu": "a100", "jobs": number}) for number in range(5)))
+        incarnations = {each.incarnation for each in leader.reports}
+        assert len(incarnations) == 1
+        assert leader.reports[-1].record.labels == worker.labels == {"gpu": "a100", "jobs": 4}
+        await leader.send("w-1", order := leader.assign("seen"))
+        finished = await leader.last_of(order.token)
+        assert json.loads(bytes(finished.output)) == {"gpu": "a100", "jobs": 4}
+
+
+async def test_labels_set_before_the_leader_knows_the_worker_reach_it(leader: Leader, mesh: Mesh):
+    leader.answer = False
+    worker, stop = _clerk(mesh, id="w-1"), asyncio.Event()
+    serving = asyncio.ensure_future(worker.serve(stop=stop))
+    await leader.report(Register)
+    setting = asyncio.ensure_future(worker.set_labels({"gpu": "none"}))
+    leader.answer = True
+    async with asyncio.timeout(10):
+        await setting
+    assert leader.workers["w-1"].record.labels == {"gpu": "none"}
+    stop.set()
+    await serving
+
+
+async def test_labels_set_as_an_incarnation_ends_are_told_by_the_next(leader: Leader, mesh: Mesh):
+    worker = _clerk(mesh, id="w-1")
+    async with running(worker):
+        first = leader.workers["w-1"]
+        leader.answer = False
+        setting = asyncio.ensure_future(worker.set_labels({"gpu": "none"}))
+        await leader.report(Register, count=2)
+        leader.bus.publish(leader.subjects.control("w-1"), encode({"ask": "register", "incarnation": first.incarnation}))
+        leader.answer = True
+        async with asyncio.timeout(10):
+            await setting
+        assert leader.workers["w-1"].incarnation > first.incarnation
+        assert leader.workers["w-1"].record.labels == {"gpu": "none"}
+
+
+async def test_labels_that_nobody_hears_of_any_more_keep_nobody_waiting(leader: Leader, mesh: Mesh):
+    leader.answer = False
+    worker, stop = _clerk(mesh, id="w-1"), asyncio.Event()
+    serving = asyncio.ensure_future(worker.serve(stop=stop))
+    await leader.report(Register)
+    setting = asyncio.ensure_future(worker.set_labels({"gpu": "none"}))
+    stop.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(serving, setting)
+
+
+async def test_labels_that_can_not_be_change_nothing(leader: Leader, mesh: Mesh):
+    worker = _clerk(mesh, labels={"gpu": "a100"}, id="w-1")
+    async with running(worker):
+        for labels in ({"gpu": True}, {"gpu": float("nan")}, {"": 1}, ["gpu"]):
+            with pytest.raises(DefinitionError, match="worker 'clerk'"):
+                await worker.set_labels(labels)  # type: ignore[arg-type]
+        with pytest.raises(MeshError, match="event loop that it runs on"):
+            await asyncio.to_thread(asyncio.run, worker.set_labels({"gpu": "none"}))
+        assert worker.labels == {"gpu": "a100"}
+        assert sum(isinstance(each.record, Register) for each in leader.reports) == 1
 
 
 async def test_labels_that_the_leader_cannot_be_told_are_a_matter_for_the_user(leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ import pytest
 
 from mesh_sdk import Context, Mesh, StickyStrategy
 from mesh_sdk.protocol import records
-from mesh_sdk.protocol.records import Accepted, Assign, Done, Draining, Finished, Left, Origin, Returned, Spawn
+from mesh_sdk.protocol.records import DRAIN, Accepted, Assign, Done, Draining, Finished, Left, Origin, Returned, Spawn, Steered
 from tests.worker.conftest import running
 from tests.worker.leader import Leader
 
@@ -80,6 +80,23 @@ async def test_sigterm_drains_and_exits_with_0(leader: Leader, program: Path):
     assert kinds.index(Draining) < kinds.index(Left) == len(kinds) - 1
     assert "registered nap, work" in errors.decode()
     assert "2 slots" in errors.decode()
+
+
+async def test_an_order_to_drain_ends_the_process_with_0(leader: Leader, program: Path):
+    """And a first signal after it is a first signal: what runs is finished."""
+    process = await _start(program, leader)
+    order = leader.assign("nap", 0.8)
+    await leader.share("w-1", order)
+    await leader.report(Accepted)
+    await leader.send("w-1", Steered(DRAIN))
+    await leader.report(Draining)
+    process.send_signal(signal.SIGTERM)
+    output, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 0, errors.decode()
+    assert output == b"ended\n"
+    assert "an operator has the worker drain" in errors.decode()
+    assert isinstance(await leader.last_of(order.token), Finished)
+    await leader.report(Left)
 
 
 async def test_a_second_signal_tells_running_steps_to_stop(leader: Leader, program: Path):
