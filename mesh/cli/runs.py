@@ -85,7 +85,9 @@ def cancel(run_id: str, reason: str, where: Where, as_json: bool) -> None:
 
 def _shortly(run: RunInfo) -> str | None:
     """What it waits for; where that is a worker or a slot, without when: a table has little room."""
-    return run.wait.cause if run.wait is not None and run.wait.kind in ("worker", "slots") else run.waiting
+    return (
+        run.wait.cause if run.wait is not None and run.wait.kind in ("worker", "slots", "labels", "group", "rate", "key") else run.waiting
+    )
 
 
 def _facts(run: RunInfo) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Wait(NamedTuple):
     """What happens then."""
     worker: str = ""
     """The worker that is waited for, "" when any would do."""
+    kind: str = "slots"
+    """key, group, rate, worker, labels (or slots that no worker has) or slots."""
 
 
 def admission(run: Run) -> Wait | None:
@@ -35,10 +37,10 @@ def admission(run: Run) -> Wait | None:
         return None
     if run.keyed is None:
         names = " and ".join(run.steps[index].name for index in run.flow.keys)
-        return Wait(f"key function {names} has not answered", run.started_at, 0, "") if names else None
+        return Wait(f"key function {names} has not answered", run.started_at, 0, "", kind="key") if names else None
     if run.ticket is None or run.ticket.placed:
         return None
-    return Wait(_groups_cause(run.ticket), run.started_at, 0, "")
+    return Wait(_groups_cause(run.ticket), run.started_at, 0, "", kind="group")
 
 
 def waiting_for(state: State, step: Step) -> Wait:
@@ -47,14 +49,15 @@ def waiting_for(state: State, step: Step) -> Wait:
     timeout = schedule_timeout_ms(step)
     since, until, then = step.ready_at, step.ready_at + timeout if timeout else 0, "given up"
     if step.parked:
-        return Wait(_limits_cause(step), since, until, then)
+        in_group = step.ticket is not None and step.ticket.parked is not None
+        return Wait(_limits_cause(step), since, until, then, kind="group" if in_group else "rate")
     if run.flow.sticky and run.worker and not run.loose:
         worker = state.workers.get(run.worker)
         moves_at = step.sticky_at + run.flow.definition.sticky_timeout_ms if step.sticky_at else 0
         if moves_at and (not run.placed or step.state is OUT) and (not until or moves_at < until):
             until, then = moves_at, "moves to another worker"
-        return Wait(_bound_cause(step, run.worker, worker), since, until, then, run.worker)
-    return Wait(_pool_cause(state, step), since, until, then)
+        return Wait(_bound_cause(step, run.worker, worker), since, until, then, run.worker, "worker")
+    return Wait(_pool_cause(state, step), since, until, then, kind="labels" if is_hopeless(state, step) else "slots")
 
 
 def _limits_cause(step: Step) -> str:

@@ -14,7 +14,7 @@ from mesh.core.graph import Flow
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Worker
 from mesh.core.step import BROKEN, DELAYED, DONE, HELD, OUT, READY, SKIPPED, Step
-from mesh.core.waiting import Wait, waiting_for
+from mesh.core.waiting import Wait, admission, waiting_for
 from mesh.scheduler.listing import Listing
 from mesh.scheduler.whole import Whole
 from mesh_sdk.protocol.records import CANCELLED, FAILED, NULL, QUEUED, RUNNING, SUCCEEDED, WAITING
@@ -72,10 +72,12 @@ class Views:
             return run.status
         if run.start_at:
             return WAITING
-        states = {step.state for step in run.steps}
+        if admission(run) is not None:
+            return WAITING
+        states = {step.state for step in run.steps if not step.is_key}
         if HELD in states or any(step.state is OUT and not self._lies(step) for step in run.steps):
             return RUNNING
-        if states & {OUT, DELAYED} or any(step.state is READY and step.run.worker for step in run.steps):
+        if states & {OUT, DELAYED} or any(step.state is READY and (run.worker or step.parked) for step in run.steps):
             return WAITING
         return RUNNING if DONE in states else QUEUED
 
@@ -90,11 +92,13 @@ class Views:
         if run.start_at:
             text = f"waiting: starts at {_time(run.start_at)}"
             return text, _parts("delay", "its start is delayed", run.started_at, run.start_at, "starts")
+        first = admission(run)
+        if first is not None:
+            return _in_words(first), _parts(first.kind, first.cause, first.since, first.until, first.then)
         for step in run.steps:
             if step.state is READY or self._lies(step):
                 wait = waiting_for(self._state, step)
-                kind = "worker" if wait.worker else "slots"
-                return _in_words(wait), _parts(kind, wait.cause, wait.since, wait.until, wait.then, step.name, wait.worker)
+                return _in_words(wait), _parts(wait.kind, wait.cause, wait.since, wait.until, wait.then, step.name, wait.worker)
             if step.state is DELAYED:
                 text = f"waiting: step {step.name} is tried again at {_time(step.again_at)}"
                 return text, _parts("retry", "it is tried again", step.finished_at, step.again_at, "tried again", step.name)
@@ -154,7 +158,7 @@ class Views:
             "bound": worker.bound,
             "actions": sorted(worker.pool.actions),
             "labels": worker.labels,
-            "state": "draining" if worker.draining else "active",
+            "state": "draining" if worker.draining else "paused" if worker.paused else "active",
             "incarnation": worker.incarnation,
             "host": worker.host,
             "pid": worker.pid,

@@ -31,7 +31,7 @@ from mesh_sdk.missed import Missed
 from mesh_sdk.protocol import codec, ids
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.keys import workflow_key
-from mesh_sdk.protocol.records import REFUSED, Cancel, Done, Notice, Start, Started
+from mesh_sdk.protocol.records import REFUSED, Cancel, Done, Notice, Start, Started, Steer
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.silence import Silence
 from mesh_sdk.transport.errors import StreamMissing, TransportError
@@ -280,12 +280,12 @@ class Client:
             self.keyed.fail(run, type(error)(*error.args))
             self.unstored.refused(run, error)
 
-    async def cancel(self, run: str, reason: str) -> None:
-        """Have the request to cancel a run stored."""
+    async def control(self, record: Cancel | Steer, what: str) -> None:
+        """Have a request to cancel a run or to steer a worker stored; `what` names it in errors."""
         await self.bus()
         if self._triggers is None:
             raise _closed()
-        await until_stored(self._triggers.cancel(Cancel(run, reason)), f"the cancel of run {run}")
+        await until_stored(self._triggers.control(record), what)
 
     # ---- waiting --------------------------------------------------------------------------------------------------
 

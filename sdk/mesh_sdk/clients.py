@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from mesh_sdk.client import CLOSE_S, Client
 from mesh_sdk.config import Settings
 from mesh_sdk.loops import LoopThread, refuse_running_loop
-from mesh_sdk.protocol.records import Done
+from mesh_sdk.protocol.records import Cancel, Done
 from mesh_sdk.refs import RunRef
 from mesh_sdk.serialize import UNTYPED, parser
 
@@ -206,7 +206,7 @@ class ClientRuns:
 
     async def cancel(self, run_id: str, reason: str) -> None:
         """Store a request to cancel the run."""
-        await self._clients.here().cancel(run_id, reason)
+        await self._clients.here().control(Cancel(run_id, reason), f"the cancel of run {run_id}")
 
     async def status(self, run_id: str) -> str:
         """The run's status now."""

@@ -17,10 +17,11 @@ from mesh_sdk.durations import Duration
 from mesh_sdk.events import Events
 from mesh_sdk.options import check_name
 from mesh_sdk.protocol.subjects import check_token
-from mesh_sdk.reads import RunReads, WorkerReads, WorkflowReads
+from mesh_sdk.reads import RunReads, WorkflowReads
 from mesh_sdk.refs import RunRef
 from mesh_sdk.starting import Named, Startable, StartOptions
 from mesh_sdk.task import Task
+from mesh_sdk.workers import WorkerReads
 from mesh_sdk.workflow import Workflow, find_workflow
 
 I = TypeVar("I")  # noqa: E741 - the input

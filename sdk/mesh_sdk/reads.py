@@ -41,6 +41,7 @@ import msgspec
 from msgspec import Struct, field
 
 from mesh_sdk.errors import InvalidInput, MeshError
+from mesh_sdk.protocol.records import Cancel
 
 if TYPE_CHECKING:
     from mesh_sdk.clients import Clients
@@ -68,7 +69,8 @@ class Wait(Struct, frozen=True, kw_only=True):
     """What a run waits for, for programs; `RunInfo.waiting` says the same in words.
 
     Attributes:
-        kind: `worker` (the one that the run is bound to), `slots` (of any worker), `delay` (of its start) or `retry`.
+        kind: `worker` (the one that the run is bound to), `slots` (of any worker), `labels` (or slots that no worker has), `group` (a place
+            in a concurrency group), `rate`, `key` (a key function's answer), `delay` (of its start) or `retry`.
         cause: what keeps it, e.g. `worker w-3 is away`.
         step: that waits, "" when it is the whole run.
         worker: that is waited for, None when any would do.
@@ -300,7 +302,7 @@ class RunReads:
 
     async def cancel(self, run_id: str, reason: str = "cancelled by a client") -> None:
         """Ask for the end of a run. Returns once the request is stored; a run that has ended stays as it is."""
-        await self._clients.here().cancel(run_id, reason)
+        await self._clients.here().control(Cancel(run_id, reason), f"the cancel of run {run_id}")
 
     def cancel_sync(self, run_id: str, reason: str = "cancelled by a client") -> None:
         """`cancel` for code without an event loop."""
@@ -315,27 +317,7 @@ class RunReads:
         raise MeshError(f"replay of run {run_id!r} is not supported by this version yet: start the workflow again with the same input")
 
 
-Workers = list[WorkerInfo]
 Workflows = list[WorkflowInfo]
-
-
-class WorkerReads:
-    """`mesh.workers`: who is there, with how many slots."""
-
-    def __init__(self, clients: Clients) -> None:
-        self._clients = clients
-
-    async def list(self) -> Workers:
-        """Every worker that the leader knows.
-
-        Raises:
-            Unavailable: when no scheduler answers.
-        """
-        return await read(self._clients, "workers.list", {}, Workers)
-
-    def list_sync(self) -> Workers:
-        """`list` for code without an event loop."""
-        return self._clients.block(self.list, "mesh.workers.list")
 
 
 class WorkflowReads:

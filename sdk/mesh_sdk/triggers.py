@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from mesh_sdk.errors import MeshError, Unavailable
-from mesh_sdk.protocol.records import VERSION, Cancel, Start, Trigger, TriggerFrame
+from mesh_sdk.protocol.records import VERSION, Cancel, Start, Steer, Trigger, TriggerFrame
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.errors import Disconnected, TimedOut
@@ -46,7 +46,7 @@ class Triggers:
         self._client = client
         self._on_refused = on_refused
         self._starts: dict[int, _Lane] = {}
-        self._cancels: FrameWriter | None = None
+        self._control: FrameWriter | None = None
 
     def start(self, record: Start, size: int, priority: int) -> asyncio.Future[int]:
         """Store a start. The future is shared by all records of its frame: shield it.
@@ -74,11 +74,11 @@ class Triggers:
 
         return ended
 
-    def cancel(self, record: Cancel) -> asyncio.Future[int]:
-        """Store the request to cancel a run. The future is shared: shield it."""
-        if self._cancels is None:
-            self._cancels = self._writer(self._subjects.trigger_control, "control")
-        return self._cancels.put(record, len(record.reason) + _RECORD_BYTES)
+    def control(self, record: Cancel | Steer) -> asyncio.Future[int]:
+        """Store the request to cancel a run, or to steer a worker. The future is shared: shield it."""
+        if self._control is None:
+            self._control = self._writer(self._subjects.trigger_control, "control")
+        return self._control.put(record, _RECORD_BYTES + (len(record.reason) if isinstance(record, Cancel) else 0))
 
     @property
     def full(self) -> bool:
@@ -96,8 +96,8 @@ class Triggers:
     async def flush(self, timeout: float) -> bool:
         """Give what was put some time to be stored; whether all of it was."""
         writers = [lane.writer for lane in self._starts.values()]
-        if self._cancels is not None:
-            writers.append(self._cancels)
+        if self._control is not None:
+            writers.append(self._control)
         results = await asyncio.gather(*(writer.flush(timeout) for writer in writers), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, TimedOut):
@@ -108,8 +108,8 @@ class Triggers:
         """Store no more."""
         for lane in self._starts.values():
             await lane.writer.close()
-        if self._cancels is not None:
-            await self._cancels.close()
+        if self._control is not None:
+            await self._control.close()
 
     def _writer(self, subject: str, name: str) -> FrameWriter:
         def wrap(records: list[Trigger], resent: int) -> TriggerFrame:
