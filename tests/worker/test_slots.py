@@ -13,6 +13,7 @@ from msgspec import Raw
 from mesh_sdk import Context, Mesh
 from mesh_sdk.protocol import records
 from mesh_sdk.protocol.records import Accepted, Assign, Done, Finished, Lent, Resumed, Returned, Spawn, Withdraw
+from mesh_sdk.worker import line
 from tests.worker.conftest import running
 from tests.worker.leader import Leader
 
@@ -202,6 +203,32 @@ async def test_the_child_that_a_sync_step_waits_for_goes_ahead_of_a_large_one(le
         assert isinstance(await leader.last_of(order.token), Finished)
         await _come(leader, running=3)
         work.end("big")
+
+
+async def test_a_large_one_goes_back_when_only_waiting_steps_keep_the_slots(leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
+    """The leader counts the free slots as promised to it, and would send no child there."""
+    monkeypatch.setattr(line, "STUCK_LOOKS", 1)
+    work = Work(leader)
+    big = mesh.task(name="big", slots=3)(work.run)
+
+    @mesh.task()
+    async def child(ctx: Context) -> None: ...
+
+    @mesh.task(slots=2)
+    def parent(ctx: Context) -> None:
+        ctx.spawn_workflow(child).result_sync()
+
+    async with running(mesh.worker("clerk", slots=4, workflows=[big, parent, child], id="w-1"), grace="100ms"):
+        order, large = work.order("parent", "parent"), work.order("big", "big")
+        await leader.send("w-1", order, large)
+        run = (await leader.report(Spawn)).child
+        returned = await leader.last_of(large.token)
+        assert isinstance(returned, Returned)
+        assert returned.reason == records.RETURNED_FULL
+        await leader.share("w-1", needed := leader.assign("child", run=run))
+        assert isinstance(await leader.last_of(needed.token), Finished)
+        await _end_child(leader, run)
+        assert isinstance(await leader.last_of(order.token), Finished)
 
 
 async def test_a_step_that_needs_more_slots_than_the_worker_has_takes_all_of_them(leader: Leader, mesh: Mesh):

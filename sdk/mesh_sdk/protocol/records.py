@@ -154,6 +154,7 @@ class Failed(Record, tag="failed"):
 RETURNED_FULL = "full"
 RETURNED_REDELIVERED = "redelivered"
 RETURNED_DRAINING = "draining"
+RETURNED_PAUSED = "paused"
 RETURNED_STALLED = "stalled"
 RETURNED_UNKNOWN_ACTION = "unknown action"
 RETURNED_WITHDRAWN = "withdrawn"
@@ -402,3 +403,4 @@ class WorkerBeat(Struct, array_like=True, gc=False):
     threads_busy: int
     draining: bool = False
     started_ms: int = 0
+    paused: bool = False

@@ -1,33 +1,51 @@
-"""The last answer to each recent attempt, so that a repeat is recognised and answered alike.
+"""The last answer to each attempt: given once, and the recent ones remembered, so that a repeat is recognised and answered alike.
 
 Rule: bounded by count and by bytes. Two generations: when the young one is full the old one is forgotten.
 """
 
 from __future__ import annotations
 
-from mesh_sdk.protocol.records import Failed, Finished, Returned
-
-Answer = Finished | Failed | Returned
+from mesh_sdk.worker.hold import Hold
+from mesh_sdk.worker.outcome import Outcome, size_of
+from mesh_sdk.worker.reports import Reports
 
 GENERATION_COUNT_MAX = 10_000
 GENERATION_BYTES_MAX = 8 * 1024 * 1024
 
 
 class Answers:
-    """Remembers answers by attempt token."""
+    """Gives answers, and remembers them by attempt token.
 
-    def __init__(self) -> None:
-        self._young: dict[str, Answer] = {}
-        self._old: dict[str, Answer] = {}
+    Args:
+        reports: of the incarnation.
+    """
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+        self._young: dict[str, Outcome] = {}
+        self._old: dict[str, Outcome] = {}
         self._bytes = 0
 
-    def remember(self, answer: Answer, size: int) -> None:
-        """Keep an answer.
+    def give(self, answer: Outcome, hold: Hold | None = None) -> None:
+        """Report about an attempt for the last time.
 
         Args:
-            answer: the last report about an attempt.
-            size: about how many bytes it takes.
+            answer: how it ended.
+            hold: the lane message to be freed when the report is stored.
         """
+        size = size_of(answer)
+        self._remember(answer, size)
+        self._reports.put(answer, size, hold)
+
+    def repeat(self, token: str, hold: Hold | None = None) -> bool:
+        """Give the same answer again. False when there was none, or it was long ago."""
+        answer = self._young.get(token) or self._old.get(token)
+        if answer is None:
+            return False
+        self._reports.put(answer, size_of(answer), hold)
+        return True
+
+    def _remember(self, answer: Outcome, size: int) -> None:
         young = self._young
         young[answer.token] = answer
         self._bytes += size
@@ -35,7 +53,3 @@ class Answers:
             self._old = young
             self._young = {}
             self._bytes = 0
-
-    def find(self, token: str) -> Answer | None:
-        """The answer given for this token; None when there was none, or it was long ago."""
-        return self._young.get(token) or self._old.get(token)

@@ -33,6 +33,13 @@ def told_to_stop(attempt: Attempt) -> str:
     return f"step {attempt.action.name} of run {attempt.assign.run} was told to stop: {why}"
 
 
+def spent_its_time(attempt: Attempt, seconds: float) -> str:
+    """Says what an attempt did in the time that it had, and has spent."""
+    what = "key function" if attempt.action.is_key else "step"
+    did = "waited for a thread, behind others that hang," if attempt.action.is_key and not attempt.entered else "ran"
+    return f"{what} {attempt.assign.name!r} {did} for {seconds:.3g} s, its timeout is {attempt.action.timeout_s:g} s"
+
+
 class Attempt:
     """What the worker knows about one attempt from its arrival to its last report.
 
@@ -40,13 +47,14 @@ class Attempt:
         assign: the order as it came.
         action: what to run.
         hold: the lane message to be freed by the first stored report; None for a private one, or once given away.
-        started: monotonic seconds, 0.0 while it waits for a slot.
+        slots: how many slots of this worker it takes while it runs; 0 for a key function.
+        started: monotonic seconds, 0.0 while it waits for its slots.
         entered: the user's code may have been reached; before that a task must not be cancelled, it would never report.
-        has_slot: it occupies a slot of this worker.
+        has_slot: it occupies them.
         accepted: an `Accepted` has been reported.
         answered: its last report has been made; a thread may still run.
-        released: the user gave the slot back for good.
-        awaiting: how many waits for children go on; the slot is lent out while there is any.
+        released: the user gave the slots back for good.
+        awaiting: how many waits for children go on; the slots are lent out while there is any.
         stop: why it was told to stop.
         reason: in the words of whoever stopped it.
         waiters: what a sync step waits in, to be cancelled with it; None before the first.
@@ -66,6 +74,7 @@ class Attempt:
         "hold",
         "reason",
         "released",
+        "slots",
         "spawned",
         "started",
         "stop",
@@ -74,10 +83,11 @@ class Attempt:
         "waiters",
     )
 
-    def __init__(self, assign: Assign, action: Action, hold: Hold | None) -> None:
+    def __init__(self, assign: Assign, action: Action, hold: Hold | None, slots: int) -> None:
         self.assign = assign
         self.action = action
         self.hold = hold
+        self.slots = slots
         self.started = 0.0
         self.entered = False
         self.has_slot = False

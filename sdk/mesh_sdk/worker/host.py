@@ -17,9 +17,9 @@ import msgspec
 
 from mesh_sdk.client import Client
 from mesh_sdk.context import Spawn, WorkerView
-from mesh_sdk.errors import StepCancelled
+from mesh_sdk.errors import MeshError, SpawnError, StepCancelled
 from mesh_sdk.loops import refuse_running_loop
-from mesh_sdk.protocol.records import Done
+from mesh_sdk.protocol.records import Cancel, Done
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.reads import WorkflowInfo
 from mesh_sdk.refs import RunRef
@@ -84,6 +84,7 @@ class StepHost:
 
     def spawn(self, attempt: Attempt, spawn: Spawn[Any, Any]) -> RunRef[Any]:
         """Start a child; see `Context.spawn_workflow`."""
+        _refuse_key_function(attempt, "spawn_workflow()", SpawnError)
         order = order_child(attempt, spawn, self._registry, self.view.id())
         child = Child(self, attempt, order)
         if order.record is not None:
@@ -92,24 +93,36 @@ class StepHost:
 
     def refresh(self, attempt: Attempt, extend_ms: int) -> None:
         """Give the attempt more time."""
+        _refuse_key_function(attempt, "refresh_timeout()")
         self.on_loop(partial(self.steps.refresh, attempt, extend_ms))
 
     def release_slot(self, attempt: Attempt) -> None:
-        """Let the attempt go on without its slot."""
-        self.on_loop(partial(self.steps.release_slot, attempt))
+        """Let the attempt go on without its slots."""
+        _refuse_key_function(attempt, "release_slot()")
+        self.on_loop(partial(self.steps.lending.release, attempt))
 
-    def stream(self, run: str, chunk: bytes) -> None:
-        """Send a chunk to whoever watches the run."""
-        self.on_loop(partial(self._bus.publish, self._subjects.live(run), chunk))
+    def stream(self, attempt: Attempt, chunk: bytes) -> None:
+        """Send a chunk to whoever watches the attempt's run."""
+        _refuse_key_function(attempt, "put_stream()")
+        self.on_loop(partial(self._bus.publish, self._subjects.live(attempt.assign.run), chunk))
 
     def local(self, attempt: Attempt) -> MutableMapping[str, Any]:
         """The run's memory on this worker, if its workflow is sticky."""
+        _refuse_key_function(attempt, "local")
         return {} if attempt.entry is None else attempt.entry.values
 
     async def _only_here(self, workflow: str) -> bool:
         answer = await self.client.call("workflows.get", {"name": workflow})
         workers = msgspec.json.decode(answer, type=WorkflowInfo).workers
         return set(workers) <= {self.view.id()}
+
+
+def _refuse_key_function(attempt: Attempt, call: str, error: type[MeshError] = MeshError) -> None:
+    if attempt.action.is_key:
+        raise error(
+            f"key function {attempt.assign.name!r} of workflow {attempt.assign.workflow!r} used context.{call}: it is called before "
+            "its run begins, only to return the key by which the run is limited; do this in a step"
+        )
 
 
 class Child:
@@ -158,7 +171,7 @@ class Child:
 
     async def cancel(self, run_id: str, reason: str) -> None:
         """Ask for the child's end."""
-        await self._host.client.cancel(run_id, reason)
+        await self._host.client.control(Cancel(run_id, reason), f"the cancel of child {run_id}")
 
     async def status(self, run_id: str) -> str:
         """The child's status."""

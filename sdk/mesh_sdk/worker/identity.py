@@ -8,7 +8,7 @@ from mesh_sdk.labels import Label
 from mesh_sdk.worker.registry import Registry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Identity:
     """One worker.
 
@@ -16,9 +16,9 @@ class Identity:
         worker: its id.
         chosen: the id was chosen by an operator, so somebody else may hold it.
         named: its name.
-        slots: how many steps it runs at once.
+        slots: how many it has; a step takes one of them, or as many as it declares.
         registry: what it has registered.
-        values: its labels; the worker changes them in place.
+        values: its labels; to change them, put others in their place, for other threads read them.
     """
 
     worker: str

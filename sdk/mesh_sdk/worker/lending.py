@@ -1,7 +1,7 @@
-"""Lends a step's slot out while the step awaits children, and gets one back for it ahead of new work.
+"""Lends a step's slots out while the step awaits children, and gets them back for it ahead of new work.
 
-Without it parents could fill every slot and wait for children that have none. Rule: a slot is lent once, however many
-children a step awaits at the same time, and taken back when the last of those waits is over; a step has one claim at most.
+Without it parents could fill every slot and wait for children that have none. Rule: a step's slots are lent once, however many
+children it awaits at the same time, and taken back when the last of those waits is over; a step has one claim at most.
 """
 
 from __future__ import annotations
@@ -30,40 +30,56 @@ class Lending:
         self._slots = slots
         self._reports = reports
         self._claims: OrderedDict[Attempt, asyncio.Future[None]] = OrderedDict()
-        """Steps that want their slot back; each is settled when it has it, or needs none any more."""
+        """Steps that want their slots back; each is settled when it has them, or needs none any more."""
+
+    @property
+    def claimed(self) -> int:
+        """How many slots are wanted back."""
+        return sum(attempt.slots for attempt in self._claims) if self._claims else 0
 
     async def wait(self, attempt: Attempt, future: asyncio.Future[Result]) -> Result:
-        """Await a child's end in an async step, with the step's slot lent out meanwhile."""
+        """Await a child's end in an async step, with the step's slots lent out meanwhile."""
         if future.done():
             return future.result()
         attempt.awaiting += 1
+        self._drop(attempt)
         if attempt.has_slot:
             self._lend(attempt)
         try:
             return await asyncio.shield(future)
         finally:
             attempt.awaiting -= 1
-            if _wants_slot(attempt):
+            if _wants_slots(attempt):
                 await self._take_back(attempt)
 
-    def grant(self) -> bool:
-        """Give a free slot to the step that has waited longest to go on. False when none waits."""
+    def grant(self) -> None:
+        """Give free slots to the steps that have waited longest to go on, as far as they reach."""
         while self._claims:
-            attempt, settled = self._claims.popitem(last=False)
-            settled.set_result(None)
-            if _wants_slot(attempt):
+            attempt = next(iter(self._claims))
+            wanted = _wants_slots(attempt)
+            if wanted and attempt.slots > self._slots.free:
+                return
+            self._claims.pop(attempt).set_result(None)
+            if wanted:
                 self._take(attempt)
-                return True
-        return False
+
+    def release(self, attempt: Attempt) -> None:
+        """The attempt goes on without its slots, for good."""
+        if attempt.released or attempt.answered:
+            return
+        attempt.released = True
+        self._drop(attempt)
+        if attempt.has_slot:
+            self._lend(attempt)
 
     def _lend(self, attempt: Attempt) -> None:
         assign = attempt.assign
         attempt.has_slot = False
         self._reports.put(Lent(assign.run, assign.step, assign.attempt, assign.token))
-        self._slots.give()
+        self._slots.give(attempt.slots)
 
     async def _take_back(self, attempt: Attempt) -> None:
-        if self._slots.free > 0:
+        if not self._claims and attempt.slots <= self._slots.free:
             self._take(attempt)
             return
         settled = self._claims.get(attempt)
@@ -75,18 +91,26 @@ class Lending:
                 await asyncio.shield(settled)
             except asyncio.CancelledError as error:
                 if attempt.stop is not None:
-                    raise  # it cleans up without a slot
+                    self._drop(attempt)
+                    raise  # it cleans up without slots
                 cancelled = error
         if cancelled is not None:
-            raise cancelled  # a timeout of the step's own: what comes after it needs the slot as well
+            raise cancelled  # a timeout of the step's own: what comes after it needs the slots as well
+
+    def _drop(self, attempt: Attempt) -> None:
+        """The step wants nothing back for now: nobody need wait behind it."""
+        settled = self._claims.pop(attempt, None)
+        if settled is not None:
+            settled.set_result(None)
+            self._slots.on_free()
 
     def _take(self, attempt: Attempt) -> None:
-        self._slots.take()
+        self._slots.take(attempt.slots)
         attempt.has_slot = True
         assign = attempt.assign
         self._reports.put(Resumed(assign.run, assign.step, assign.attempt, assign.token))
 
 
-def _wants_slot(attempt: Attempt) -> bool:
-    """Whether a step goes on, and has no slot to do so."""
+def _wants_slots(attempt: Attempt) -> bool:
+    """Whether a step goes on, and has no slots to do so."""
     return not (attempt.awaiting or attempt.has_slot or attempt.released or attempt.answered or attempt.stop is not None)

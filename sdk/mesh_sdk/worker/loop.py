@@ -8,34 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from mesh_sdk.context import Context, Host
+from mesh_sdk.context import Context
 from mesh_sdk.protocol import records
-from mesh_sdk.protocol.records import Accepted, Assign, Holding, Refresh, Withdraw
+from mesh_sdk.protocol.records import Accepted, Assign, Forget, Holding, Refresh, Withdraw
 from mesh_sdk.transport.bus import LaneMessage
 from mesh_sdk.worker.answers import Answers
 from mesh_sdk.worker.arrivals import Arrivals
-from mesh_sdk.worker.attempt import Attempt, Stop
+from mesh_sdk.worker.attempt import Attempt, Stop, spent_its_time
 from mesh_sdk.worker.clock import Clock
-from mesh_sdk.worker.demand import Demand
 from mesh_sdk.worker.execute import execute_async, execute_sync
 from mesh_sdk.worker.failures import log_failed
 from mesh_sdk.worker.held import Held
 from mesh_sdk.worker.hold import Hold, Holds
+from mesh_sdk.worker.intake import Intake
 from mesh_sdk.worker.lending import Lending
 from mesh_sdk.worker.licence import Licence
+from mesh_sdk.worker.line import Line
 from mesh_sdk.worker.locals import Locals
 from mesh_sdk.worker.observer import Observer
 from mesh_sdk.worker.orders import read_orders
-from mesh_sdk.worker.outcome import Outcome, returned, size_of, stopped
+from mesh_sdk.worker.outcome import Outcome, returned, stopped
 from mesh_sdk.worker.registry import Registry
 from mesh_sdk.worker.reports import Reports
 from mesh_sdk.worker.slots import Slots
 from mesh_sdk.worker.threads import Threads
 from mesh_sdk.worker.watch import Watch
+
+if TYPE_CHECKING:
+    from mesh_sdk.worker.host import StepHost
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class StepLoop:
         registry: what can be run.
         slots: the worker's, shared with earlier incarnations.
         threads: for sync steps, shared likewise.
+        key_threads: for sync key functions, which take no slots and must not wait for steps.
         reports: where answers go.
         holds: the shared messages taken.
         observer: told of starts and ends.
@@ -58,6 +63,7 @@ class StepLoop:
         licence: says until when the worker may start something.
         on_unconfirmed: it may no more, and is fenced from now on.
         on_room: there is room for more shared work than before.
+        on_drain: an operator has the worker end.
         on_unreadable: bytes from a lane that could not be read, and why.
     """
 
@@ -66,6 +72,7 @@ class StepLoop:
         registry: Registry,
         slots: Slots,
         threads: Threads,
+        key_threads: Threads,
         reports: Reports,
         holds: Holds,
         observer: Observer,
@@ -74,11 +81,13 @@ class StepLoop:
         licence: Licence,
         on_unconfirmed: Callable[[], None],
         on_room: Callable[[], None],
+        on_drain: Callable[[], None],
         on_unreadable: Callable[[bytes, str], None],
     ) -> None:
         self._registry = registry
         self._slots = slots
         self._threads = threads
+        self._key_threads = key_threads
         self._reports = reports
         self._holds = holds
         self._observer = observer
@@ -91,28 +100,34 @@ class StepLoop:
         self._on_unreadable = on_unreadable
         self._loop = asyncio.get_running_loop()
         self.held = self._held = Held()
-        self._waiting: deque[Attempt] = deque()
-        self._answers = Answers()
+        self._line = Line(slots)
+        self._answers = Answers(reports)
         self._watch = Watch(self._monotonic, self._accept, self._timed_out)
-        self.asking = Demand()
-        self._draining = False
+        self.intake = Intake(registry, self._held, reports, licence, self._boot, on_room, on_drain)
         self._fenced = False
         self._room_told = False
         self._arrivals = Arrivals(locals, threads, self._may_start, self._launch, self._end)
         self.lending = Lending(slots, reports)
-        self.host: Host
-        slots.on_free = self._slot_freed
+        self.host: StepHost
+        slots.on_free = self._slots_freed
 
     # ---- what comes ---------------------------------------------------------------------------------------------
 
     def demand(self) -> int:
         """How many shared messages there is room for."""
-        if self._draining and not self._fenced:
-            return self.asking.returnable
-        room = self._slots.free - len(self._waiting)
-        if room <= 0 or self._fenced or self._reports.full or self._boot() >= self._licence.confirmed_until:
-            return 0
-        return self.asking.messages(room)
+        return 0 if self._fenced else self.intake.demand(self._room())
+
+    def _room(self) -> int:
+        """Slots for what comes now: those that are free, less what whoever waits here already wants of them."""
+        free = self._slots.free
+        wanted = self._line.reserved + self.lending.claimed
+        return free if not wanted or self.host.parking.holds_all else free - wanted
+
+    def look(self) -> None:
+        """Some time has passed."""
+        self.intake.asking.look()
+        for attempt in self._line.look(stuck=self._slots.free > 0 and self.host.parking.holds_all):
+            self._answer(attempt, returned(attempt.assign, records.RETURNED_FULL))
 
     def on_shared(self, message: LaneMessage, stalled: bool) -> None:
         """Take a message of the shared lane.
@@ -127,7 +142,7 @@ class StepLoop:
         if not orders:
             message.ack()
             return
-        self.asking.came(len(orders))
+        self.intake.asking.came(len(orders))
         hold = self._holds.take(message, len(orders))
         refusal = records.RETURNED_REDELIVERED if message.deliveries > 1 else records.RETURNED_STALLED if stalled else ""
         for order in orders:
@@ -143,49 +158,42 @@ class StepLoop:
                 self._arrive(order, None, "")
             elif isinstance(order, Withdraw):
                 self._withdraw(order)
-            else:
+            elif isinstance(order, Forget):
                 self._locals.forget(order.run)
+            else:
+                self.intake.steer(order.what)
 
     def _arrive(self, assign: Assign, hold: Hold | None, refusal: str) -> None:
         if self._fenced or self._repeat(assign.token, hold):
             return
         action = self._registry.find(assign.workflow, assign.name)
-        if action is None:
-            refusal = records.RETURNED_UNKNOWN_ACTION
-        elif self._draining and not (hold is None and self._is_needed(assign)):
-            refusal = records.RETURNED_DRAINING
+        refusal = records.RETURNED_UNKNOWN_ACTION if action is None else self.intake.refusal(assign, hold, refusal)
         if refusal or action is None:
             self._return(assign, refusal, hold)
             return
-        attempt = Attempt(assign, action, hold)
-        if self._slots.free > 0:
+        attempt = Attempt(assign, action, hold, min(action.slots, self._slots.total))
+        if not attempt.slots or attempt.slots <= self._room():
             self._begin(attempt)
         elif hold is None:
             self._held[assign.token] = attempt
-            self._waiting.append(attempt)
+            self._line.append(attempt)
         else:
             self._return(assign, records.RETURNED_FULL, hold)
 
     def _repeat(self, token: str, hold: Hold | None) -> bool:
         """Answer what was here before as it was answered before. False for a new token."""
         attempt = self._held.get(token)
-        if attempt is not None:
-            if attempt.accepted:
-                self._report_accepted(attempt, hold)
-            elif hold is not None:
-                hold.begun(attempt.started, attempt.action.timeout_s)
-                attempt.hold = hold
-            return True
-        answer = self._answers.find(token)
-        if answer is None:
-            return False
-        self._reports.put(answer, size_of(answer), hold)
+        if attempt is None:
+            return self._answers.repeat(token, hold)
+        if attempt.accepted:
+            self._report_accepted(attempt, hold)
+        elif hold is not None:
+            hold.begun(attempt.started, attempt.action.timeout_s)
+            attempt.hold = hold
         return True
 
     def _return(self, assign: Assign, reason: str, hold: Hold | None) -> None:
-        answer = returned(assign, reason)
-        self._answers.remember(answer, size_of(answer))
-        self._reports.put(answer, size_of(answer), hold)
+        self._answers.give(returned(assign, reason), hold)
         self._observer.steps_returned(reason)
 
     # ---- what starts --------------------------------------------------------------------------------------------
@@ -200,8 +208,9 @@ class StepLoop:
     def _begin(self, attempt: Attempt) -> None:
         if not self._may_start():
             return
-        self._slots.take()
-        attempt.has_slot = True
+        if attempt.slots:
+            self._slots.take(attempt.slots)
+            attempt.has_slot = True
         attempt.started = self._monotonic()
         if attempt.hold is not None:
             attempt.hold.begun(attempt.started, attempt.action.timeout_s)
@@ -218,21 +227,29 @@ class StepLoop:
         if attempt.action.is_async:
             attempt.task = self._loop.create_task(self._run(attempt, context))
         else:
-            self._threads.submit(partial(execute_sync, attempt, context), partial(self._end, attempt))
+            threads = self._key_threads if attempt.action.is_key else self._threads
+            threads.submit(partial(execute_sync, attempt, context), partial(self._end, attempt))
 
     async def _run(self, attempt: Attempt, context: Context[object]) -> None:
         outcome = await execute_async(attempt, context)
         attempt.task = None  # its context variables lead back here: without this only the garbage collector would free them
         self._end(attempt, outcome)
 
-    def _slot_freed(self) -> None:
-        while self._waiting and self._slots.free > 0:
-            if self.lending.grant():
-                return
-            self._begin(self._waiting.popleft())
-        if self._slots.free > 0 and not self.lending.grant() and not self._room_told:
+    def _slots_freed(self) -> None:
+        if self._line.reserved or self.lending.claimed:
+            self._serve_waiting()
+        if not self._room_told and self._room() > 0:
             self._room_told = True
             self._loop.call_soon(self._tell_room)
+
+    def _serve_waiting(self) -> None:
+        """Steps that go on come first, then those that wait to begin; then there is room for others."""
+        self.lending.grant()
+        overtaking = self.host.parking.holds_all
+        if self.lending.claimed and not overtaking:
+            return
+        while (attempt := self._line.pop(overtaking=overtaking)) is not None:
+            self._begin(attempt)
 
     def _tell_room(self) -> None:
         self._room_told = False
@@ -247,20 +264,18 @@ class StepLoop:
             self._arrivals.leave(attempt.entry)
         if attempt.has_slot:
             attempt.has_slot = False
-            self._slots.give()
+            self._slots.give(attempt.slots)
 
     def _answer(self, attempt: Attempt, outcome: Outcome) -> None:
         attempt.answered = True
         self._watch.end(attempt)
         self._held.pop(attempt.assign.token, None)
         if not self._fenced:
-            size = size_of(outcome)
-            self._answers.remember(outcome, size)
-            self._reports.put(outcome, size, attempt.hold)
+            self._answers.give(outcome, attempt.hold)
         if attempt.entry is not None:
             self._arrivals.answered(attempt, outcome)
         self._observe(attempt, outcome)
-        if self._draining and attempt.spawned is not None:
+        if self.intake.draining and attempt.spawned is not None:
             self._hand_back()
         if not self._held:
             self._held.emptied()
@@ -280,12 +295,11 @@ class StepLoop:
         attempt = self._held.get(order.token)
         if attempt is None:
             if not self._repeat(order.token, None):
-                answer = records.Returned(order.run, order.step, order.attempt, order.token, records.RETURNED_WITHDRAWN)
-                self._answers.remember(answer, size_of(answer))
-                self._reports.put(answer, size_of(answer))
+                self._answers.give(records.Returned(order.run, order.step, order.attempt, order.token, records.RETURNED_WITHDRAWN))
         elif not attempt.started:
-            self._waiting.remove(attempt)
+            self._line.remove(attempt)
             self._answer(attempt, returned(attempt.assign, records.RETURNED_WITHDRAWN))
+            self._slots_freed()  # those behind it may need fewer
         elif order.unless_started:
             self._accept(attempt)
         else:
@@ -294,8 +308,7 @@ class StepLoop:
     def _timed_out(self, attempt: Attempt) -> None:
         if attempt.answered or attempt.stop is not None:
             return
-        seconds, most = self._monotonic() - attempt.started, attempt.action.timeout_s
-        self._stop(attempt, Stop.TIMEOUT, f"step {attempt.assign.name!r} ran for {seconds:.3g} s, its timeout is {most:g} s")
+        self._stop(attempt, Stop.TIMEOUT, spent_its_time(attempt, self._monotonic() - attempt.started))
         if attempt.task is None and not attempt.answered:  # a thread can't be ended: its slot stays in use until it returns
             self._answer(attempt, stopped(attempt))
 
@@ -323,6 +336,8 @@ class StepLoop:
     # ---- what is told while it runs -----------------------------------------------------------------------------
 
     def _accept(self, attempt: Attempt) -> None:
+        if attempt.action.is_key:
+            return  # the leader counts nothing for it, and knows whom it has asked
         attempt.accepted = True
         self._report_accepted(attempt, attempt.take_hold())
 
@@ -340,17 +355,6 @@ class StepLoop:
             attempt.hold.begun(self._monotonic(), extend_ms / 1000)
         self._reports.put(Refresh(assign.run, assign.step, assign.attempt, assign.token, extend_ms))
 
-    def release_slot(self, attempt: Attempt) -> None:
-        """The attempt goes on without its slot."""
-        if attempt.released or attempt.answered:
-            return
-        attempt.released = True
-        if attempt.has_slot:
-            assign = attempt.assign
-            attempt.has_slot = False
-            self._reports.put(records.Lent(assign.run, assign.step, assign.attempt, assign.token))
-            self._slots.give()
-
     def report_holding(self) -> None:
         """Tell of every attempt held, because the leader may have lost sight of them."""
         self._reports.put(Holding(self._held.told()), 64 + 96 * len(self._held))
@@ -366,24 +370,22 @@ class StepLoop:
 
     def drain(self) -> None:
         """Take no more, and hand back what has not started, but for what a step that runs may wait for."""
-        self._draining = True
+        self.intake.drain()
         self._hand_back()
 
     def _hand_back(self) -> None:
-        for attempt in [attempt for attempt in self._waiting if not self._is_needed(attempt.assign)]:
-            self._waiting.remove(attempt)
+        for attempt in [attempt for attempt in self._line if not self.intake.is_needed(attempt.assign)]:
+            self._line.remove(attempt)
             self._answer(attempt, returned(attempt.assign, records.RETURNED_DRAINING))
-
-    def _is_needed(self, assign: Assign) -> bool:
-        """Whether a step that runs here may wait for this one, which can run nowhere else."""
-        return self._registry.is_hard(assign.workflow) and self._held.has_parent_of(assign)
+        if self._line:
+            self._slots_freed()
 
     def cancel(self) -> None:
         """Ask whatever still runs to stop."""
         self._stop_all(Stop.DRAINING, "the worker is stopping")
 
     def _stop_all(self, stop: Stop, reason: str) -> None:
-        self._waiting.clear()
+        self._line.clear()
         for attempt in list(self._held.values()):
             if attempt.started:
                 self._stop(attempt, stop, reason)

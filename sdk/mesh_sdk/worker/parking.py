@@ -1,4 +1,4 @@
-"""Sync steps that wait for children: each keeps its slot and its thread. A wait that could never end is refused.
+"""Sync steps that wait for children: each keeps its slots and its thread. A wait that could never end is refused.
 
 Rule: a wait is refused only when it surely can't end: every slot of this worker is held by a sync step that waits for a
 child, nothing has changed for STUCK_AFTER_S, a leader is there to ask, and it knows no other worker for those children.
@@ -87,6 +87,11 @@ class Parking:
             self._parked.remove(parked)
             self._changed()
 
+    @property
+    def holds_all(self) -> bool:
+        """Whether every slot in use is held by a step that waits: none comes free before its child has run, here perhaps."""
+        return bool(self._parked) and self._held() >= self._slots.used
+
     def close(self) -> None:
         """Refuse nothing more."""
         if self._timer is not None:
@@ -102,13 +107,18 @@ class Parking:
             "make the step async (its slot is lent out while it waits), or give the worker more slots"
         )
 
+    def _held(self) -> int:
+        return sum({id(each.attempt): each.attempt.slots for each in self._parked if each.attempt.has_slot}.values())
+
     def _full(self) -> bool:
-        return len({id(parked.attempt) for parked in self._parked if parked.attempt.has_slot}) >= self._slots.total
+        return self._held() >= self._slots.total
 
     def _changed(self) -> None:
         """Whoever waits, waits since now in this company."""
         self.close()
         self._timer = None
+        if self.holds_all:
+            self._slots.on_free()  # its child may stand behind one that takes more slots than are left
         if self._parked and self._full():
             self._timer = asyncio.get_running_loop().call_later(STUCK_AFTER_S, self._look)
 

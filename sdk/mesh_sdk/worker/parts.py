@@ -33,6 +33,7 @@ class Parts:
     registry: Registry
     slots: Slots
     threads: Threads
+    key_threads: Threads
     holds: Holds
     locals: Locals
     observer: Observer

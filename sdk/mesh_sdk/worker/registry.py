@@ -25,13 +25,14 @@ class Action:
         reads_input: the input is parsed before the step is called.
         is_async: `invoke` gives a coroutine.
         timeout_s: of one attempt.
+        slots: what an attempt takes of its worker's slots.
         sticky: the workflow's strategy, "" for none.
         last: the run ends with it.
         on_moved: rebuilds what is kept for a sticky run; None when the workflow has no such method.
         is_key: it is the workflow's key function: it takes no slot, and belongs to no run's place.
     """
 
-    __slots__ = ("dump", "invoke", "is_async", "is_key", "last", "name", "on_moved", "parse", "reads_input", "sticky", "timeout_s")
+    __slots__ = ("dump", "invoke", "is_async", "is_key", "last", "name", "on_moved", "parse", "reads_input", "slots", "sticky", "timeout_s")
 
     def __init__(self, definition: WorkflowDefinition, step: BoundStep, on_moved: BoundMoved | None) -> None:
         self.name = f"{definition.name}:{step.name}"
@@ -41,6 +42,7 @@ class Action:
         self.reads_input = step.wants_input or not is_untyped(step.spec.input_type)
         self.is_async = step.is_async
         self.timeout_s = step.definition.timeout_ms / 1000
+        self.slots = step.definition.slots
         self.is_key = step.definition.kind == KEY
         self.sticky = "" if self.is_key else definition.sticky
         self.last = not self.is_key and _ends_run(definition, step.index)

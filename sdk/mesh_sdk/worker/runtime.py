@@ -10,17 +10,17 @@ import json
 import logging
 import os
 import secrets
-import socket
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from mesh_sdk.client import Client
 from mesh_sdk.config import Settings
 from mesh_sdk.context import current_fields
+from mesh_sdk.errors import MeshError
+from mesh_sdk.labels import Label
 from mesh_sdk.observe import logs
 from mesh_sdk.protocol import ids
-from mesh_sdk.protocol.records import VERSION, Register, Registered, WorkerBeat
+from mesh_sdk.protocol.records import Registered, WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import Disconnected, TimedOut
 from mesh_sdk.worker.clock import Clock
@@ -31,12 +31,14 @@ from mesh_sdk.worker.locals import RUNS_MAX, Locals
 from mesh_sdk.worker.observer import Observer
 from mesh_sdk.worker.parts import Parts
 from mesh_sdk.worker.presence import Presence
+from mesh_sdk.worker.profile import Profile
 from mesh_sdk.worker.pulse import STALL_S, Pulse
 from mesh_sdk.worker.registration import await_free_id
 from mesh_sdk.worker.session import Session
 from mesh_sdk.worker.slots import Slots
 from mesh_sdk.worker.sticky import StickyEvents
 from mesh_sdk.worker.threads import Threads
+from mesh_sdk.worker.unless import unless
 
 if TYPE_CHECKING:
     from mesh_sdk.transport.bus import Bus, Subscription
@@ -47,6 +49,9 @@ PATIENCE_S = 5.0
 """A worker that is not registered by then says what it waits for."""
 
 _HEX = frozenset("0123456789abcdef")
+
+KEY_THREADS = 4
+"""Threads for key functions that are plain functions: they must be quick, and steps must not keep them from being called."""
 
 LOOK_TICKS = 5
 """Every how many ticks of the pulse the session is looked at."""
@@ -79,22 +84,28 @@ class Runtime:
         self._identity = identity
         self._clock = clock
         self._observer = observer
-        self._sdk = sdk
         self._subjects = Subjects(settings.namespace)
         self.slots = Slots(identity.slots)
         self.threads = Threads(2 * identity.slots)
+        self._key_threads = Threads(KEY_THREADS, "mesh-key")
         self.locals = Locals(StickyEvents(observer, identity.worker), sticky_runs)
         self.on_tick: Callable[[], None] | None = None
-        self._started_ms = clock.wall_ms()
-        self._client = Client(settings, asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._client = Client(settings, self._loop)
+        started_ms = clock.wall_ms()
+        self._profile = Profile(settings, identity, self.slots, self.threads, self._client.client_id, sdk, started_ms)
         self._pulse = Pulse(clock.monotonic, self._tick)
         self._holds = Holds(clock.monotonic, self._pulse.lag_s)
         self._ticks = 0
         self._stalled = False
         self._stop = asyncio.Event()
+        self._stop_asked = False
         self._cancel = asyncio.Event()
         self._fenced = asyncio.Event()
-        self._incarnation = ids.incarnation_id(self._started_ms, secrets.token_bytes(3))
+        self._registered = asyncio.Event()
+        """An incarnation is known to the leader, or the worker has ended."""
+        self._ended = False
+        self._incarnation = ids.incarnation_id(started_ms, secrets.token_bytes(3))
         self._presence: Presence | None = None
         self._session: Session | None = None
         self._bus: Bus | None = None
@@ -104,19 +115,33 @@ class Runtime:
 
     def request_stop(self) -> None:
         """Begin to drain; asked a second time, tell the steps to stop."""
-        if self._stop.is_set():
+        if self._stop_asked:
             self._cancel.set()
+        self._stop_asked = True
         self._stop.set()
 
+    def take_labels(self, labels: Mapping[str, Label]) -> None:
+        """Have other labels from now on.
+
+        Raises:
+            MeshError: called on another event loop than the worker's.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            raise MeshError(f"labels of worker {self._identity.worker!r} can't be set from here: use the event loop that it runs on")
+        self._identity.values = dict(labels)
+
     async def register_again(self) -> None:
-        """Tell the leader of changed labels."""
-        if self._session is not None and self._session.ready:
-            await self._session.register_again(self._register())
+        """Tell the leader of changed labels, now or once it knows the worker at all; return when it knows, or the worker has ended."""
+        told = False
+        while not told:
+            await self._registered.wait()
+            told = self._ended or (self._session is not None and await self._session.register_again(self._profile.register))
 
     @property
     def ready(self) -> bool:
         """The leader has journaled the registration, and the worker takes work."""
-        return self._session is not None and self._session.ready and not self._session.draining
+        session = self._session
+        return session is not None and session.ready and not session.draining and not session.paused
 
     @property
     def draining(self) -> bool:
@@ -143,7 +168,7 @@ class Runtime:
         if self.draining:
             return False, "draining"
         if not self.ready:
-            return False, "not registered"
+            return False, "paused" if self._session is not None and self._session.paused else "not registered"
         return (True, "ready") if self.connected else (False, "no connection to NATS")
 
     # ---- its life -----------------------------------------------------------------------------------------------
@@ -182,6 +207,7 @@ class Runtime:
         self._subscriptions.append(await bus.subscribe(subjects.control_all, self._on_control))
         self._bus = bus
         self.threads.open()
+        self._key_threads.open()
         self._pulse.start()
         self._presence = Presence(self._connect, subjects, identity.worker, self._beat, self._holds, ttl_s=ttl_s, clock=self._clock)
         self._presence.start()
@@ -195,6 +221,7 @@ class Runtime:
             registry=identity.registry,
             slots=self.slots,
             threads=self.threads,
+            key_threads=self._key_threads,
             holds=self._holds,
             locals=self.locals,
             observer=self._observer,
@@ -206,22 +233,24 @@ class Runtime:
     async def _work(self, parts: Parts, on_ready: Callable[[], None]) -> None:
         while not self._stop.is_set():
             self._fenced.clear()
-            self._session = session = Session(parts, self._incarnation, self._fenced.set)
+            self._session = session = Session(parts, self._incarnation, self._on_fenced, self._stop.set)
             if await self._open_session(session):
-                self._say_registered(parts)
+                self._profile.say_registered()
+                if session.ready:
+                    self._registered.set()
                 on_ready()
-                await self._until_stopped(self._fenced.wait())
+                await unless(self._stop, self._fenced.wait())
             if not self._stop.is_set():
                 log.warning("worker %s lost touch with the mesh: it comes back as a new incarnation", parts.worker)
-                await self._until_stopped(parts.presence.wait_confirmed())  # what it has finished is told when somebody hears it
+                await unless(self._stop, parts.presence.wait_confirmed())  # what it has finished is told when somebody hears it
                 await session.bury()
                 self._incarnation = _after(self._incarnation, ids.incarnation_id(self._clock.wall_ms(), secrets.token_bytes(3)))
 
     async def _open_session(self, session: Session) -> bool:
         """Whether the session is open; False when the worker is to stop before, or the server has gone away."""
-        patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._say_waiting)
+        patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._profile.say_waiting)
         try:
-            return await self._until_stopped(session.open(self._register()))
+            return await unless(self._stop, session.open(self._profile.register()))
         except (TimedOut, Disconnected) as error:  # the server is away: that ends an incarnation, not the worker
             log.warning("worker %s could not register: %s", self._identity.worker, error)
             return False
@@ -242,17 +271,23 @@ class Runtime:
         finally:
             draining.cancel()
             cancel.cancel()
-        await session.leave()
+        await self._leave(session)
         log.info("worker %s has left", self._identity.worker)
 
     async def _give_up(self) -> None:
         """Whoever serves was cancelled: what runs is told to stop and handed back at once."""
         if self._session is not None and self._session.ready:
             await self._session.drain(0)
-            await self._session.leave()
+            await self._leave(self._session)
+
+    async def _leave(self, session: Session) -> None:
+        self._registered.clear()
+        await session.leave()
 
     async def _close(self) -> None:
         self._pulse.stop()
+        self._ended = True
+        self._registered.set()
         if self._session is not None:
             await self._session.close()
         if self._presence is not None:
@@ -260,76 +295,15 @@ class Runtime:
         for subscription in self._subscriptions:
             await subscription.close()
         self.threads.close()
+        self._key_threads.close()
         await self._client.close()
 
-    async def _until_stopped(self, work: Coroutine[Any, Any, object]) -> bool:
-        """Await `work`, unless the worker is to stop before. Whether it was finished."""
-        task = asyncio.ensure_future(work)
-        stop = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stop.cancel()
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-        if task.cancelled():
-            return False
-        task.result()
-        return True
-
-    # ---- what it says of itself -----------------------------------------------------------------------------------
-
-    def _register(self) -> Register:
-        identity = self._identity
-        return Register(
-            name=identity.named,
-            slots=self.slots.total,
-            workflows=identity.registry.definitions(),
-            labels=identity.labels(),
-            client=self._client.client_id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            sdk=self._sdk,
-        )
+    def _on_fenced(self) -> None:
+        self._registered.clear()
+        self._fenced.set()
 
     def _beat(self) -> WorkerBeat:
-        session = self._session
-        return WorkerBeat(
-            VERSION,
-            self._identity.worker,
-            self._incarnation,
-            self._identity.named,
-            self.slots.total,
-            self.slots.used,
-            int(self._pulse.lag_s() * 1000),
-            self.threads.count_max,
-            self.threads.busy,
-            session is not None and session.draining,
-            self._started_ms,
-        )
-
-    def _say_waiting(self) -> None:
-        log.warning(
-            "worker %s is connected to %s and waits: no scheduler has answered in the namespace %s; is `mesh scheduler` running?",
-            self._identity.worker,
-            ", ".join(self._settings.servers),
-            self._settings.namespace,
-        )
-
-    def _say_registered(self, parts: Parts) -> None:
-        identity = self._identity
-        log.info(
-            "worker %s (%s) connected to %s, namespace %s, registered %s (pool %s), %d slots",
-            identity.worker,
-            identity.named,
-            ", ".join(self._settings.servers),
-            self._settings.namespace,
-            ", ".join(identity.registry.names()),
-            parts.registry.pool,
-            self.slots.total,
-        )
+        return self._profile.beat(self._incarnation, self._session, self._pulse.lag_s())
 
     # ---- what comes in --------------------------------------------------------------------------------------------
 
@@ -350,7 +324,7 @@ class Runtime:
         if data:
             self._asked(data)
         if reply and self._bus is not None:
-            self._bus.publish(reply, json.dumps(self._about()).encode())
+            self._bus.publish(reply, json.dumps(self._profile.about(self._incarnation, self._session)).encode())
 
     def _asked(self, data: bytes) -> None:
         session = self._session
@@ -364,17 +338,6 @@ class Runtime:
             session.report_holding()
         elif question.get("ask") == "register":
             session.start_over(question.get("incarnation"))
-
-    def _about(self) -> dict[str, object]:
-        return {
-            "worker": self._identity.worker,
-            "incarnation": self._incarnation,
-            "name": self._identity.named,
-            "started_ms": self._started_ms,
-            "running": self.slots.used,
-            "slots": self.slots.total,
-            "holding": len(self._session.steps.held) if self._session is not None else 0,
-        }
 
     async def _connect(self) -> Bus:
         from mesh_sdk.transport.connection import connect

@@ -19,6 +19,7 @@ from mesh_sdk.worker.loop import StepLoop
 from mesh_sdk.worker.parts import Parts
 from mesh_sdk.worker.registration import Registration
 from mesh_sdk.worker.reports import Reports
+from mesh_sdk.worker.unless import unless
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +37,24 @@ class Session:
         parts: what outlives it.
         incarnation: its id.
         on_fenced: called once when it must not go on.
+        on_drain: called when an operator has the worker end.
     """
 
-    def __init__(self, parts: Parts, incarnation: str, on_fenced: Callable[[], None]) -> None:
+    def __init__(self, parts: Parts, incarnation: str, on_fenced: Callable[[], None], on_drain: Callable[[], None]) -> None:
         self.incarnation = incarnation
         self.ready = False
         self.draining = False
         self._parts = parts
         self._on_fenced = on_fenced
         self._fenced = False
+        self._over = asyncio.Event()
+        self._registering = asyncio.Lock()
         self.reports = Reports(parts.bus, parts.subjects, parts.worker, incarnation)
         self.steps = StepLoop(
             parts.registry,
             parts.slots,
             parts.threads,
+            parts.key_threads,
             self.reports,
             parts.holds,
             parts.observer,
@@ -58,6 +63,7 @@ class Session:
             licence=parts.presence,
             on_unconfirmed=self.fence,
             on_room=self._poke,
+            on_drain=on_drain,
             on_unreadable=self._set_aside,
         )
         self.host = StepHost(
@@ -76,6 +82,11 @@ class Session:
         self._lane: PrivateLane | None = None
         self._puller: Puller | None = None
         self._remove_listener: Callable[[], None] | None = None
+
+    @property
+    def paused(self) -> bool:
+        """An operator has the worker take no new work for a while."""
+        return self.steps.intake.paused
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
@@ -104,17 +115,26 @@ class Session:
         self.ready = True
         parts.observer.registered(parts.registry.pool, parts.registry.actions(), parts.registry.sticky())
 
-    async def register_again(self, register: Register) -> None:
+    async def register_again(self, register: Callable[[], Register]) -> bool:
         """Tell the leader what has changed.
+
+        Args:
+            register: makes what it is told, when its turn has come.
+
+        Returns:
+            Whether it has journaled that; False when this incarnation ended before.
 
         Raises:
             RegistrationRefused: the leader won't have it.
             Unavailable: the server is away.
         """
-        try:
-            await self._registration.register(register)
-        except TransportError as error:
-            raise Unavailable(f"the leader could not be told what has changed of worker {self._parts.worker!r}: {error}") from error
+        async with self._registering:  # the leader's answers don't say which question they answer
+            if not self.ready:
+                return False
+            try:
+                return await unless(self._over, self._registration.register(register()))
+            except TransportError as error:
+                raise Unavailable(f"the leader could not be told what has changed of worker {self._parts.worker!r}: {error}") from error
 
     def on_registered(self, notice: Registered) -> None:
         """Take the leader's word on a registration."""
@@ -144,7 +164,7 @@ class Session:
             return
         if self._lane is not None and self.ready:
             self._lane.check()
-        self.steps.asking.look()
+        self.steps.look()
         self._poke()
 
     def report_holding(self) -> None:
@@ -181,6 +201,7 @@ class Session:
             return
         self._fenced = True
         self.ready = False
+        self._over.set()
         self.steps.fence()
         self._on_fenced()
 
@@ -207,6 +228,8 @@ class Session:
 
     async def leave(self) -> None:
         """Say goodbye, after `drain`."""
+        self.ready = False
+        self._over.set()
         await self._close_lanes()
         self.reports.put(Left())
         await self._flush()
@@ -215,6 +238,7 @@ class Session:
     async def close(self) -> None:
         """End without a word. Again is once."""
         self.ready = False
+        self._over.set()
         await self._close_lanes()
         await self.reports.close()
 

@@ -1,4 +1,4 @@
-"""The worker's own count of its slots. It lives as long as the process: a thread that outlives its incarnation keeps its slot."""
+"""The worker's own count of its slots. It lives as long as the process: a thread that outlives its incarnation keeps its slots."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ def _nobody_waits() -> None:
 
 
 class Slots:
-    """Room for `total` steps at once.
+    """`total` slots. A step takes one or, as it declares, several of them, all at once.
 
     Attributes:
         total: how many there are.
         used: how many are taken, by whichever incarnation.
-        on_free: called after each `give`, so that whoever waits can take the slot.
+        on_free: called after each `give`, so that whoever waits can take what is free.
     """
 
     __slots__ = ("on_free", "total", "used")
@@ -27,16 +27,16 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many steps could start now."""
+        """How many slots could be taken now."""
         return self.total - self.used
 
-    def take(self) -> None:
-        """Occupy a slot. The caller has seen that one is free."""
-        assert self.used < self.total, f"all {self.total} slots are taken"
-        self.used += 1
+    def take(self, count: int) -> None:
+        """Occupy slots. The caller has seen that they are free."""
+        assert self.used + count <= self.total, f"{count} more than {self.used} of {self.total} slots can't be taken"
+        self.used += count
 
-    def give(self) -> None:
-        """Free a slot."""
-        assert self.used > 0, "no slot is taken"
-        self.used -= 1
+    def give(self, count: int) -> None:
+        """Free slots."""
+        assert self.used >= count, f"{count} slots can't be given back, {self.used} are taken"
+        self.used -= count
         self.on_free()

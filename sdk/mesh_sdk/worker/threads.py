@@ -1,4 +1,4 @@
-"""Threads for sync steps: started when first needed, bounded, never the event loop's default pool.
+"""Threads for what users wrote as plain functions: started when first needed, bounded, never the event loop's default pool.
 
 Rule: whatever threads tell the loop goes through one queue, in order, with one wake-up for all that gathered: a step's
 spawns come before its outcome. The threads are daemons: a step that never returns must not keep the process from ending.
@@ -24,10 +24,12 @@ class Threads:
 
     Args:
         count_max: how many pieces of work run at once; more of them wait in line.
+        name: of the threads, before their numbers.
     """
 
-    def __init__(self, count_max: int) -> None:
+    def __init__(self, count_max: int, name: str = "mesh-step") -> None:
         self.count_max = count_max
+        self._name = name
         self.busy = 0
         self._count = 0
         self._line: SimpleQueue[tuple[Context, Work, Done] | None] = SimpleQueue()
@@ -49,7 +51,7 @@ class Threads:
         self.busy += 1
         if self.busy > self._count and self._count < self.count_max:
             self._count += 1
-            threading.Thread(target=self._run, name=f"mesh-step-{self._count}", daemon=True).start()
+            threading.Thread(target=self._run, name=f"{self._name}-{self._count}", daemon=True).start()
         self._line.put((copy_context(), work, done))
 
     def post(self, call: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import DefinitionError, InvalidName, MeshError
-from mesh_sdk.labels import Label
+from mesh_sdk.labels import Label, read_labels
 from mesh_sdk.protocol.subjects import check_token
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.identity import Identity
@@ -49,7 +49,7 @@ class Worker:
     Args:
         mesh: where.
         name: what it is called; several workers may share a name.
-        slots: how many steps it runs at once.
+        slots: how many steps it runs at once; one with `slots=n` counts n times.
         workflows: classes decorated by `@mesh.workflow()` or instances of them, tasks, workflows.
         labels: what steps may ask of a worker.
         id: names this very worker; else MESH_WORKER_ID, else a new id at each start.
@@ -76,7 +76,7 @@ class Worker:
         self.name = _check_name(name)
         self.slots = _check_count(slots, f"slots of worker {name!r}", SLOTS_MAX)
         self.sticky_runs = _check_count(sticky_runs, f"sticky_runs of worker {name!r}", STICKY_RUNS_MAX)
-        self.labels: dict[str, Label] = _check_labels(labels, name)
+        self.labels: dict[str, Label] = read_labels(labels, f"worker {name!r}")
         self._id = None if id is None else _check_id(id, name)
         self._registry = Registry()
         self._runtime: Runtime | None = None
@@ -105,12 +105,17 @@ class Worker:
 
         Raises:
             DefinitionError: for labels that can't be.
+            MeshError: called on another event loop than the one that the worker runs on.
+            RegistrationRefused: the leader won't have them.
+            Unavailable: it could not be told.
         """
-        checked = _check_labels(labels, self.name)
-        self.labels.clear()
-        self.labels.update(checked)
-        if self._runtime is not None:
-            await self._runtime.register_again()
+        checked = read_labels(labels, f"worker {self.name!r}")
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.take_labels(checked)
+        self.labels = checked
+        if runtime is not None:
+            await runtime.register_again()
 
     def start(self, *, metrics_port: int | None = None, grace: Duration = GRACE_DEFAULT) -> None:
         """Run until SIGTERM or SIGINT, then drain and return. Blocks; `await worker.serve()` where a loop runs.
@@ -234,17 +239,6 @@ def _check_count(count: object, what: str, most: int) -> int:
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
         raise DefinitionError(f"{what} is {count!r}: use a whole number from 1 to {most}")
     return count
-
-
-def _check_labels(labels: object, name: str) -> dict[str, Label]:
-    if labels is None:
-        return {}
-    if not isinstance(labels, Mapping):
-        raise DefinitionError(f"labels of worker {name!r} is {labels!r}: use a mapping of text to text or numbers")
-    for key, value in labels.items():
-        if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise DefinitionError(f"label {key!r} of worker {name!r} is {value!r}: use text or a number, under a name that is text")
-    return dict(labels)
 
 
 @asynccontextmanager
