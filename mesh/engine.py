@@ -17,6 +17,7 @@ from mesh.core.core import Core
 from mesh.core.inputs import SELF, TermBegan
 from mesh.core.records import JOURNAL_VERSION, JournalFrame
 from mesh.core.state import State
+from mesh.scheduler import waits
 from mesh.scheduler.counting import Counting
 from mesh.scheduler.follower import Follower, Unfollowable
 from mesh.scheduler.journal import Deposed, Journal, encode_frame
@@ -301,9 +302,9 @@ class Engine:
             return self._term.state if self._term is not None else follower.state
 
         def by_state() -> dict[str, float]:
-            counts = {"active": 0.0, "draining": 0.0}
+            counts = {"active": 0.0, "paused": 0.0, "draining": 0.0}
             for worker in list(state().workers.values()):
-                counts["draining" if worker.draining else "active"] += 1
+                counts["draining" if worker.draining else "paused" if worker.paused else "active"] += 1
             return counts
 
         self.metrics.watch(
@@ -313,6 +314,9 @@ class Engine:
             nats_connected=lambda: float(bus.connected),
             queue_depth=lambda: float(state().waiting),
             runs_in_progress=lambda: float(len(state().runs)),
+            group_runs_waiting=lambda: float(waits.in_groups(state())),
+            rate_steps_waiting=lambda: float(waits.on_rates(state())),
+            steps_without_worker=lambda: float(waits.for_no_worker(state())),
             workers=by_state,
             pool_slots=lambda: {pool.id: float(pool.capacity) for pool in list(state().pools.values())},
             pool_slots_used=lambda: {pool.id: float(pool.busy + len(pool.out)) for pool in list(state().pools.values())},

@@ -19,7 +19,7 @@ from mesh.cli.where import Where
 from mesh_sdk.errors import MeshError
 
 if TYPE_CHECKING:
-    from mesh_sdk.protocol.records import LeaderBeat
+    from mesh_sdk.protocol.beats import LeaderBeat
     from mesh_sdk.protocol.subjects import Subjects
     from mesh_sdk.transport.bus import StreamSettings, StreamState
     from mesh_sdk.transport.connection import Link

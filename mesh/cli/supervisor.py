@@ -1,5 +1,5 @@
 """Runs processes of the mesh as children: starts them, waits for their `ready`, starts them again when they die, ends
-them in order.
+them in order. One that ends with 0 was told to (drained by an operator, for one), and is left alone.
 
 Rule: no child outlives the supervisor, and the supervisor never waits for anything but its one queue of happenings.
 """
@@ -45,7 +45,7 @@ def port_arguments(metrics_port: int | None, offset: int) -> list[str]:
 
 
 class Stopped(Exception):
-    """A signal asked the supervisor to end."""
+    """A signal asked the supervisor to end, or every child has ended because it was told to."""
 
 
 class ChildFailed(MeshError):
@@ -134,17 +134,18 @@ class Supervisor:
             self._turn(TURN_S, children)
 
     def watch(self, tick_s: float, on_tick: Callable[[], None] = lambda: None) -> NoReturn:
-        """Keep the children running until a signal comes: one that died is started again, after a pause.
+        """Keep the children running until a signal comes, or none is left: one that died is started again, after a pause.
 
         Args:
             tick_s: seconds between two calls of `on_tick`.
 
         Raises:
-            Stopped: when a signal comes.
+            Stopped: when a signal comes, or every child has ended with 0.
         """
-        while True:
+        while any(child.process is not None or child.due for child in self.children):
             self._turn(tick_s, ())
             on_tick()
+        raise Stopped
 
     def end(self, *children: Child, grace_s: float = GRACE_S) -> None:
         """End children together: SIGTERM, then SIGKILL for what has not drained after `grace_s` seconds or at a second signal."""
@@ -171,8 +172,7 @@ class Supervisor:
         for child in self._next(self._until_due(most_s)):
             if child in awaited:
                 raise ChildFailed(child.name, self._code(child))
-            click.echo(f"{child.name} ended with exit code {self._code(child)}; it is started again in {child.pause:g} s", err=True)
-            self._plan(child)
+            self._follow_end(child, self._code(child))
         now = time.monotonic()
         for child in self.children:
             if child.due and child.due <= now:
@@ -197,6 +197,15 @@ class Supervisor:
     def _until_due(self, most_s: float) -> float:
         now = time.monotonic()
         return min([most_s, *(max(0.0, child.due - now) for child in self.children if child.due)])
+
+    def _follow_end(self, child: Child, code: int) -> None:
+        if code == 0:
+            click.echo(f"{child.name} ended with exit code 0, as it was told to; it is not started again", err=True)
+            child.process, child.ready = None, False
+            self._on_change()
+            return
+        click.echo(f"{child.name} ended with exit code {code}; it is started again in {child.pause:g} s", err=True)
+        self._plan(child)
 
     def _plan(self, child: Child) -> None:
         now = time.monotonic()

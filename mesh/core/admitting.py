@@ -61,6 +61,7 @@ class Admitting(Assigning):
             self._place_roots(run)
             return
         self.dispute(run.ticket)
+        self.serve_freed()  # a newer definition may let more of those begin who wait already
         self.admit(run)
 
     def _keys(self, run: Run) -> facts.RunKeys:
@@ -98,17 +99,23 @@ class Admitting(Assigning):
 
     def dispute(self, ticket: Ticket) -> None:
         """A ticket wants its places: who has to go for it is cancelled, itself perhaps."""
+        self.state.limits.groups.came.pop(ticket, None)
         for loser, reason in losers(ticket):
             run = self.state.runs.get(loser.run)
             if run is not None:
                 self.finish(run, CANCELLED, reason)
 
     def serve_freed(self) -> None:
-        """Give places that have become free to those who wait for them."""
+        """Give places that have become free to those who wait for them; before that, whoever has to go for others goes."""
         groups = self.state.limits.groups
-        while groups.freed:
-            group = groups.get(next(iter(groups.freed)))
-            groups.freed.pop(next(iter(groups.freed)))
+        while groups.came or groups.freed:
+            while groups.came:
+                self.dispute(next(iter(groups.came)))
+            if not groups.freed:
+                return
+            id = next(iter(groups.freed))
+            del groups.freed[id]
+            group = groups.get(id)
             while group is not None and not group.full and (ticket := groups.next(group)) is not None:
                 self._serve(ticket)
                 if ticket.parked is group:
@@ -118,8 +125,10 @@ class Admitting(Assigning):
         run = self.state.runs[ticket.run]
         if ticket.step < 0:
             self.admit(run)
-        elif not self.state.limits.groups.park(ticket):
-            step = run.steps[ticket.step]
+            return
+        step = run.steps[ticket.step]
+        waited = ticket.parked is not None
+        if not self.state.limits.groups.park(ticket) and waited:
             self.state.unpark(step)
             self.place(step)
 
@@ -136,26 +145,39 @@ class Admitting(Assigning):
 
     def settle_limits(self) -> None:
         """Finish what an older leader left half done, and find out anew who waits for what."""
-        for run in list(self.state.runs.values()):
-            if not run.flow.keyed or run.start_at or run.status is not LIVE:
-                continue
-            if run.keyed is None:
-                if all(run.steps[index].state is DONE for index in run.flow.keys):
-                    self.take_keys(run)
-                elif (broken := next((step for step in run.steps if step.is_key and step.state is BROKEN), None)) is not None:
-                    self.key_function_ended(broken)
-            else:
-                self._settle_tickets(run)
+        for run in [run for run in self.state.runs.values() if run.flow.keyed and not run.start_at]:
+            if run.status is LIVE and run.keyed is None:
+                self._settle_keys(run)
+        tickets = [ticket for run in self.state.runs.values() if run.keyed is not None for ticket in _wishes(run)]
+        for ticket in sorted(tickets, key=_by_start):
+            if not ticket.over:
+                self.dispute(ticket)
+        for ticket in sorted(tickets, key=_by_urgency):
+            if not ticket.over and not ticket.placed:
+                self._serve(ticket)
         for key in list(self.state.limits.lines):
             self.rate_came(key)
 
-    def _settle_tickets(self, run: Run) -> None:
-        if run.ticket is not None and not run.ticket.placed:
-            self.dispute(run.ticket)
-            self.admit(run)
-        for step in run.steps:
-            ticket = step.ticket
-            if ticket is not None and step.parked:
-                self.dispute(ticket)
-                if not ticket.over and not self.state.limits.groups.park(ticket):
-                    self.state.unpark(step)
+    def _settle_keys(self, run: Run) -> None:
+        """The run has no keys yet: perhaps they are there to be taken."""
+        broken = next((step for step in run.steps if step.is_key and step.state is BROKEN), None)
+        if broken is not None:
+            self.key_function_ended(broken)
+        elif all(run.steps[index].state is DONE for index in run.flow.keys):
+            self.take_keys(run)
+
+
+def _wishes(run: Run) -> list[Ticket]:
+    """What the run and its steps want a place for and don't have."""
+    found = [step.ticket for step in run.steps if step.ticket is not None]
+    if run.ticket is not None and not run.ticket.placed:
+        found.append(run.ticket)
+    return found
+
+
+def _by_start(ticket: Ticket) -> tuple[int, int]:
+    return ticket.order, ticket.step
+
+
+def _by_urgency(ticket: Ticket) -> tuple[int, int, int]:
+    return ticket.urgency, ticket.order, ticket.step

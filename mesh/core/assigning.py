@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 from mesh.core import records as facts
 from mesh.core.flow import Ticket
-from mesh.core.line import Head, urgency
+from mesh.core.line import SHARE, Line, urgent_at
 from mesh.core.placement import Queue, best_worker, rank, wish_of
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker
 from mesh.core.state import State
 from mesh.core.step import READY, Step
+
+Candidate = tuple[int, int, int, Step, Worker | None]
+"""(turn of its key, order of the run's start, order of the push, step, the worker it must go to)."""
 
 KEYS_AT_ONCE = 32
 """Key functions that one worker is given at once."""
@@ -32,7 +35,7 @@ class Assigning:
         """A step waits for a place: fill the pools that serve it, the freest first."""
         if step.ticket is not None:
             self.dispute(step.ticket)
-        if step.run.tied:
+        if step.run.tied and step.run.status is LIVE:
             self._follow_parent(step)
         pools = self.state.routes.queue(step.action).pools
         if len(pools) == 1:
@@ -104,23 +107,43 @@ class Assigning:
 
     def _next(self, pool: Pool, queues: list[Queue]) -> tuple[Step | None, Worker | None]:
         """The first step in order that can go out now, and the worker it must go to."""
-        best: dict[int, tuple[Head, Worker | None]] = {}
+        best: dict[int, Candidate] = {}
+        rivals = 0
         for queue in queues:
-            for head in queue.ready.heads():
-                if _is_better(head, best):
-                    best[head[0]] = head, None
-            for wish, line in queue.choosy.items():
-                heads = [head for head in line.heads() if _is_better(head, best)]
-                worker = best_worker(pool, wish) if heads else None
-                if worker is not None:
-                    best.update((head[0], (head, worker)) for head in heads)
+            rivals += self._compare(best, queue.ready, None)
+            for wish, line in list(queue.choosy.items()):
+                if not line:
+                    del queue.choosy[wish]  # all that wanted this were cancelled
+                elif (worker := best_worker(pool, wish)) is not None:
+                    rivals += self._compare(best, line, worker)
         for worker in pool.waiting.values():
             if worker.takes_work and worker.room > 0:
-                best.update((head[0], (head, worker)) for head in worker.line.heads() if _is_better(head, best))
+                rivals += self._compare(best, worker.line, worker)
         if not best:
             return None, None
-        head, to = min(best.values(), key=_urgency) if len(best) > 1 else next(iter(best.values()))
-        return head[4], to
+        priority = min(best, key=lambda priority: _urgency(priority, best[priority])) if len(best) > 1 else next(iter(best))
+        turn, _, _, step, to = best[priority]
+        if rivals > 1:
+            self._next_turn(step, turn, rivals)
+        return step, to
+
+    def _compare(self, best: dict[int, Candidate], line: Line, worker: Worker | None) -> int:
+        """Have the heads of a line compete; how many there are."""
+        turns = self.state.routes.turns
+        heads = line.heads()
+        for priority, step in heads:
+            found = best.get(priority)
+            mine = turns.of(step.run.fair_key), step.run.number, step.mark
+            if found is None or mine < found[:3]:
+                best[priority] = *mine, step, worker
+        return len(heads)
+
+    def _next_turn(self, step: Step, turn: int, rivals: int) -> None:
+        """It is the turn of the next key, if there are several lines."""
+        turns = self.state.routes.turns
+        turns.take(turn, rivals)
+        if step.run.fair_key is not None:
+            turns.keep(step.run.fair_key, turn + SHARE // step.run.weight)
 
     def _release(self, step: Step, pool: Pool, worker: Worker | None) -> None:
         fact = facts.StepReleased(step.run.id, step.index, step.attempt + 1, self.token(), pool.id, worker.id if worker is not None else "")
@@ -208,11 +231,5 @@ def _fewest_keys(worker: Worker) -> tuple[int, str]:
     return worker.keys_out, worker.id
 
 
-def _is_better(head: Head, best: dict[int, tuple[Head, Worker | None]]) -> bool:
-    """Whether it comes before the best one of its priority."""
-    found = best.get(head[0])
-    return found is None or head < found[0]
-
-
-def _urgency(found: tuple[Head, Worker | None]) -> tuple[int, int]:
-    return urgency(found[0])
+def _urgency(priority: int, candidate: Candidate) -> tuple[int, int]:
+    return urgent_at(candidate[3].ready_at, priority), -priority

@@ -141,6 +141,7 @@ class AttemptsKnown(Memory):
             attempt = self.attempts[record.token]
             step = attempt.step
             step.current = None
+            self.limits.given_up(attempt)
             self.rehome_children(attempt)
         step.run.begun = step.run.begun or not step.is_key
         step.error = record.error

@@ -34,13 +34,14 @@ def check(state: State) -> None:
 def _check_pool(pool: Pool) -> None:
     active = [worker for worker in pool.workers.values() if worker.takes_work]
     capacity = sum(worker.slots for worker in active)
-    busy = sum(worker.used + worker.promised for worker in active)
+    busy = sum(min(worker.slots, worker.used + worker.promised) for worker in active)
     _require(capacity == pool.capacity, f"pool {pool.id} counts {pool.capacity} slots, its workers have {capacity}")
     _require(busy == pool.busy, f"pool {pool.id} counts {pool.busy} busy slots, its workers have {busy}")
     for worker in pool.workers.values():
         used = sum(a.slots for a in worker.held.values() if not a.lent)
         promised = sum(a.slots for a in worker.reserved.values())
-        _require((used, promised) == (worker.used, worker.promised), f"worker {worker.id} counts {worker.used} slots used, {used} are")
+        counted = worker.used, worker.promised
+        _require((used, promised) == counted, f"worker {worker.id} counts {counted} slots used and promised, {used, promised} are")
         _require(all(a.held for a in worker.held.values()), f"worker {worker.id} holds an attempt that isn't held")
         _require(not any(a.held for a in worker.reserved.values()), f"worker {worker.id} reserves an attempt that is held")
 

@@ -109,11 +109,13 @@ class Core(Claiming):
                 self.finish(cancelled, wire.CANCELLED, reason)
         for pool in sorted(self.state.pools.values(), key=least_free):
             self.pump(pool)
+        self.serve_freed()
 
     def decide(self, input: Any, sender: Sender) -> None:
         """Decide one input: its records are made, applied, and wait in `out`."""
         self._arms[type(input)](input, sender)
-        if self.state.limits.groups.freed:
+        groups = self.state.limits.groups
+        if (groups.freed or groups.came) and self._settled:  # what a follower has gathered there is for `settle`
             self.serve_freed()
 
     def take(self) -> list[facts.Fact]:

@@ -19,7 +19,6 @@ from mesh_sdk.protocol.records import (
     FORGET_ENDED,
     FORGET_MOVED,
     NULL,
-    PAUSE,
     REFUSED,
     SUCCEEDED,
     Assign,
@@ -256,8 +255,8 @@ def withdrawals(state: State) -> Effects:
         elif attempt.recalled and not attempt.held:
             _recall(attempt, effects)
     for worker in state.workers.values():
-        if worker.paused:
-            _steer(worker, PAUSE, effects)
+        if worker.steered:
+            _steer(worker, worker.steered, effects)
     return effects
 
 

@@ -9,7 +9,7 @@ Rule: a place is kept until nothing of its ticket runs any more, cancelled or no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from mesh_sdk.protocol.definitions import (
     CANCEL_IN_PROGRESS,
@@ -21,6 +21,8 @@ from mesh_sdk.protocol.definitions import (
 
 GroupId = tuple[str, str]
 """(limit, key)."""
+SWEPT = 64
+"""A heap with so many entries more than twice those that count is swept."""
 
 
 class Ticket:
@@ -29,15 +31,16 @@ class Ticket:
     Attributes:
         run: its run's id.
         step: the step's index, -1 when it is the run's own.
+        number: of the step's attempt that it is for.
         order: what decides who is newest: the order of the runs' starts.
-        priority: of the run: who waits is served by it, then by order.
+        urgency: who waits is served by it, then by order.
         groups: those that it needs a place in, all of them.
     """
 
-    __slots__ = ("groups", "order", "over", "parked", "placed", "priority", "run", "step")
+    __slots__ = ("groups", "number", "order", "over", "parked", "placed", "run", "step", "urgency")
 
-    def __init__(self, run: str, step: int, order: int, priority: int, groups: tuple[Group, ...]) -> None:
-        self.run, self.step, self.order, self.priority, self.groups = run, step, order, priority, groups
+    def __init__(self, run: str, step: int, number: int, order: int, urgency: int, groups: tuple[Group, ...]) -> None:
+        self.run, self.step, self.number, self.order, self.urgency, self.groups = run, step, number, order, urgency, groups
         self.placed = False
         self.over = False
         """Its run (or step) has ended; what still runs of it keeps its places."""
@@ -48,19 +51,21 @@ class Ticket:
 class Group:
     """The tickets with one key of one limit."""
 
-    __slots__ = ("ages", "id", "limit", "lines", "live", "pending", "placed")
+    __slots__ = ("ages", "id", "limit", "limited_by", "line", "live", "pending", "placed")
 
-    def __init__(self, id: GroupId, limit: ConcurrencyDefinition) -> None:
+    def __init__(self, id: GroupId, limit: ConcurrencyDefinition, order: int) -> None:
         self.id = id
         self.limit = limit
+        self.limited_by = order
+        """The newest start among those that came with a limit: its limit counts."""
         self.placed: dict[Ticket, None] = {}
         self.pending: dict[Ticket, None] = {}
         """Not placed yet, whichever group they wait for."""
-        self.lines: list[tuple[int, int, int, Ticket]] = []
-        """Those that wait for a place here: (-priority, order, step, ticket)."""
+        self.line: list[tuple[int, int, int, int, Ticket]] = []
+        """Those that wait for a place here: (urgency, order, step, attempt, ticket)."""
         self.live = 0
         """Tickets that are not over."""
-        self.ages: list[tuple[int, int, Ticket]] = []
+        self.ages: list[tuple[int, int, int, Ticket]] = []
         """All of them, where somebody may be cancelled: who is cancelled first comes first."""
 
     @property
@@ -71,6 +76,33 @@ class Group:
     def key(self) -> str:
         return self.id[1]
 
+    def follow(self, limit: ConcurrencyDefinition) -> None:
+        """Another definition of the limit counts from now on."""
+        changed = limit.strategy != self.limit.strategy
+        self.limit = limit
+        if changed:
+            self.ages = []
+            for ticket in (*self.placed, *self.pending):
+                self.remember(ticket)
+
+    def remember(self, ticket: Ticket) -> None:
+        """The ticket may be cancelled for others, or for being too many."""
+        sign = _FIRST_TO_GO.get(self.limit.strategy)
+        if sign is None or ticket.over:
+            return
+        if len(self.ages) > 2 * self.live + SWEPT:  # who ends behind one that lives on would stay for ever
+            self.ages = [entry for entry in self.ages if not entry[3].over]
+            heapify(self.ages)
+        heappush(self.ages, (sign * ticket.order, sign * ticket.step, ticket.number, ticket))
+
+    def queue(self, ticket: Ticket) -> None:
+        """The ticket waits for a place here."""
+        if len(self.line) > 2 * len(self.pending) + SWEPT:
+            self.line = [entry for entry in self.line if entry[4].parked is self]
+            heapify(self.line)
+        heappush(self.line, (ticket.urgency, ticket.order, ticket.step, ticket.number, ticket))
+        ticket.parked = self
+
 
 class Groups:
     """Every group that somebody has a place in, or waits for."""
@@ -79,6 +111,8 @@ class Groups:
         self._groups: dict[GroupId, Group] = {}
         self.freed: dict[GroupId, None] = {}
         """Groups that have got a place since somebody last looked."""
+        self.came: dict[Ticket, None] = {}
+        """Tickets that somebody may have to be cancelled for, since somebody last looked."""
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -89,15 +123,17 @@ class Groups:
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups.values())
 
-    def group(self, id: GroupId, limit: ConcurrencyDefinition) -> Group:
-        """The group, made if nobody is in it. The newest definition of its limit counts."""
+    def group(self, id: GroupId, limit: ConcurrencyDefinition, order: int) -> Group:
+        """The group, made if nobody is in it. The limit of the newest start counts."""
         found = self._groups.get(id)
         if found is None:
-            found = self._groups[id] = Group(id, limit)
-        elif found.limit is not limit:
+            found = self._groups[id] = Group(id, limit, order)
+        elif order >= found.limited_by:
             if limit.max_runs > found.limit.max_runs:
                 self.freed[id] = None
-            found.limit = limit
+            if limit is not found.limit:
+                found.follow(limit)
+            found.limited_by = order
         return found
 
     def arrive(self, ticket: Ticket) -> None:
@@ -105,16 +141,18 @@ class Groups:
         for group in ticket.groups:
             group.pending[ticket] = None
             group.live += 1
-            if (sign := _FIRST_TO_GO.get(group.limit.strategy)) is not None:
-                heappush(group.ages, (sign * ticket.order, sign * ticket.step, ticket))
+            group.remember(ticket)
+            if group.limit.strategy != GROUP_ROUND_ROBIN:
+                self.came[ticket] = None
         self.park(ticket)
 
     def park(self, ticket: Ticket) -> bool:
         """Have it wait for the first of its groups that is full; False when none is."""
         full = next((group for group in ticket.groups if group.full), None)
-        if full is not None and ticket.parked is not full:
-            heappush(full.lines, (-ticket.priority, ticket.order, ticket.step, ticket))
-        ticket.parked = full
+        if full is None:
+            ticket.parked = None
+        elif ticket.parked is not full:
+            full.queue(ticket)
         return full is not None
 
     def place(self, ticket: Ticket) -> None:
@@ -126,7 +164,10 @@ class Groups:
 
     def end(self, ticket: Ticket) -> None:
         """Its run (or step) has ended: it waits no more. A place that it has it keeps, until `leave`."""
+        if ticket.over:
+            return
         ticket.over, ticket.parked = True, None
+        self.came.pop(ticket, None)
         for group in ticket.groups:
             group.live -= 1
             group.pending.pop(ticket, None)
@@ -137,18 +178,18 @@ class Groups:
             if ticket in group.placed:
                 del group.placed[ticket]
                 self.freed[group.id] = None
-            if not group.placed and not group.pending:
-                self._groups.pop(group.id, None)
+            if not group.placed and not group.pending and self._groups.get(group.id) is group:
+                del self._groups[group.id]
                 self.freed.pop(group.id, None)
 
     def next(self, group: Group) -> Ticket | None:
-        """Who is served next of those that wait for this group: by priority, then by age."""
-        lines = group.lines
-        while lines:
-            ticket = lines[0][3]
-            if ticket.parked is group and ticket in group.pending:
+        """Who is served next of those that wait for this group: by priority and age."""
+        line = group.line
+        while line:
+            ticket = line[0][4]
+            if ticket.parked is group:
                 return ticket
-            heappop(lines)
+            heappop(line)
         return None
 
 
@@ -188,12 +229,12 @@ def _excess(group: Group) -> Iterator[Ticket]:
     """Those of a group that are too many, in the order of `ages`."""
     ages, kept = group.ages, []
     for _ in range(group.live - group.limit.max_runs):
-        while ages and ages[0][2].over:
+        while ages and ages[0][3].over:
             heappop(ages)
         if not ages:
             break
         kept.append(heappop(ages))
-        yield kept[-1][2]
+        yield kept[-1][3]
     for entry in kept:  # they are not cancelled yet
         heappush(ages, entry)
 

@@ -97,7 +97,7 @@ class WorkerImage(Struct, array_like=True, gc=False):
     host: str
     pid: int
     draining: bool
-    paused: bool = False
+    steered: str = ""
 
 
 class AttemptImage(Struct, array_like=True, gc=False):
@@ -186,7 +186,7 @@ def digest(state: State) -> str:
 def _worker_image(worker: Worker) -> WorkerImage:
     return WorkerImage(
         worker.id, worker.incarnation, worker.name, worker.slots, worker.labels, worker.workflows, worker.client, worker.host,
-        worker.pid, worker.draining, worker.paused,
+        worker.pid, worker.draining, worker.steered,
     )  # fmt: skip
 
 

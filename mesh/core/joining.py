@@ -15,7 +15,7 @@ from mesh_sdk.errors import InvalidName
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import content_digest, pool_id
-from mesh_sdk.protocol.records import PAUSE, RESUME, STEERINGS, Draining, Left, Register, Steer
+from mesh_sdk.protocol.records import DRAIN, PAUSE, STEERINGS, Draining, Left, Register, Steer
 from mesh_sdk.protocol.subjects import check_token
 
 SLOTS_MAX = 100_000
@@ -134,7 +134,7 @@ class Joining(Starting):
         worker = self.state.workers.get(input.worker)
         if worker is None or input.what not in STEERINGS:
             return
-        if (input.what == PAUSE and worker.paused) or (input.what == RESUME and not worker.paused):
+        if input.what != DRAIN and (worker.steered == DRAIN or worker.paused is (input.what == PAUSE)):
             return
         self.record(facts.WorkerSteered(worker.id, input.what))
         for pool in list(self.state.pools.values()):

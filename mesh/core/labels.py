@@ -47,10 +47,12 @@ class Wish(NamedTuple):
     labels: tuple[LabelDefinition, ...] = ()
     sticky: bool = False
     """Its run is to be bound to the worker."""
+    slots_least: int = 0
+    """What the worker has at least, for other steps of a sticky run."""
 
     def allows(self, slots: int, labels: Mapping[str, Label]) -> bool:
         """Whether a worker with so many slots and these labels could ever run it."""
-        return slots >= self.slots and suits(self.labels, labels)
+        return slots >= self.slots and slots >= self.slots_least and suits(self.labels, labels)
 
 
 ANYWHERE = Wish(1)
@@ -59,12 +61,13 @@ ANYWHERE = Wish(1)
 def wishes(definition: WorkflowDefinition) -> list[Wish]:
     """What each step of a workflow wants. A sticky run wants all that its steps require, for it is to stay where it is bound."""
     found = []
+    slots_least = max(step.slots for step in definition.steps)
     for step in definition.steps:
         if not definition.sticky:
             found.append(Wish(step.slots, tuple(step.labels)) if step.slots != 1 or step.labels else ANYWHERE)
             continue
         wanted = [wish for other in definition.steps for wish in other.labels if wish.required or other is step]
-        found.append(Wish(step.slots, tuple(dict.fromkeys(wanted)), True))
+        found.append(Wish(step.slots, tuple(dict.fromkeys(wanted)), True, slots_least))
     return found
 
 

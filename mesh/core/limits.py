@@ -6,11 +6,10 @@ is no part of the state: it follows from it, and a successor finds it anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from mesh.core.flow import Group, Groups, Ticket
 from mesh.core.graph import Limits as Declared
-from mesh.core.line import Line
+from mesh.core.line import urgent_at
+from mesh.core.parked import POLL_MS, Parked
 from mesh.core.rates import Rates
 from mesh.core.records import StepKeys
 from mesh.core.run import LIVE, Run
@@ -24,7 +23,7 @@ class Limits:
     def __init__(self) -> None:
         self.groups = Groups()
         self.rates = Rates()
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, Parked] = {}
         """Steps that wait for a rate, by its key."""
 
     # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -34,7 +33,8 @@ class Limits:
         assert run.keyed is not None, "that is what has become known"
         if not run.flow.limits:
             return
-        run.ticket = Ticket(run.id, -1, run.number, run.priority, self._groups(run.flow.limits, run.keyed.groups))
+        groups = self._groups(run, run.flow.limits, run.keyed.groups)
+        run.ticket = Ticket(run.id, -1, 0, run.number, urgent_at(run.started_at, run.priority), groups)
         for group in run.ticket.groups:
             if group.limit.strategy == GROUP_ROUND_ROBIN:
                 run.fair_key, run.weight = group.id, group.limit.weights.get(group.key, 1)
@@ -55,8 +55,12 @@ class Limits:
             step.parked = False
         if run.ticket is not None:
             self.groups.end(run.ticket)
-            if not run.out:
-                self.groups.leave(run.ticket)
+            self._leave(run)
+
+    def given_up(self, attempt: Attempt) -> None:
+        """Nobody waits for the attempt any more. It keeps its places until nothing of it runs."""
+        if attempt.ticket is not None:
+            self.groups.end(attempt.ticket)
 
     def load(self, run: Run, admitted: bool) -> None:
         """A run of an image: it has its places, or waits for them."""
@@ -71,8 +75,10 @@ class Limits:
         step = attempt.step
         keys = keys_of(step)
         if keys is not None and keys.groups:
-            attempt.ticket = self._ticket(step, keys)
+            attempt.ticket = self._ticket(step, keys, attempt.number)
             self.groups.place(attempt.ticket)
+            if step.current is not attempt:
+                self.groups.end(attempt.ticket)
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
@@ -82,7 +88,7 @@ class Limits:
         if keys is None:
             return False
         if keys.groups and step.ticket is None:
-            step.ticket = self._ticket(step, keys)
+            step.ticket = self._ticket(step, keys, step.attempt + 1)
         return self._waits_for_place(step) or self._waits_behind(step, keys)
 
     def holds_back(self, step: Step, now: int) -> tuple[bool, str, int]:
@@ -90,7 +96,7 @@ class Limits:
         keys = keys_of(step)
         if keys is None:
             return False, "", 0
-        if self._waits_for_place(step):
+        if self._waits_for_place(step) or self._waits_behind(step, keys):
             return True, "", 0
         wait, key = max(((self.rates.wait(*rate, now), rate[0]) for rate in keys.rates), default=(0, ""))
         if wait:
@@ -105,42 +111,42 @@ class Limits:
         """Whether others wait already for a rate that it needs."""
         for rate in keys.rates:
             line = self.lines.get(rate[0])
-            if not step.due and line is not None and line.first_parked() is not None:
-                self._park(step, rate[0])
+            if not step.due and line is not None and line.first() is not None:
+                line.push(step)
                 return True
         return False
 
     def _park(self, step: Step, key: str) -> None:
-        step.parked, step.due = True, False
         line = self.lines.get(key)
         if line is None:
-            line = self.lines[key] = Line()
-        line.push_parked(step)
+            line = self.lines[key] = Parked()
+        line.push(step)
 
     def due(self, key: str, now: int) -> list[Step]:
         """Those that wait for a rate and may go out by now, in order; they wait for a slot from now on."""
         line = self.lines.get(key)
+        if line is None:
+            return []
         found: list[Step] = []
-        units = 0
-        while line is not None and (step := line.first_parked()) is not None:
-            rate = next(rate for keys in (keys_of(step),) if keys is not None for rate in keys.rates if rate[0] == key)
-            units += rate[3]
-            if self.rates.wait(key, rate[1], rate[2], units, now) > 0:
+        ahead = 0
+        line.forget()
+        while (step := line.first()) is not None:
+            rate = _rate(step, key)
+            if self.rates.wait(*rate, now, ahead=ahead) > 0:
                 break
-            step.parked, step.due = False, True
+            ahead += rate[3]
+            line.call(step)
             found.append(step)
-        if line is not None and line.first_parked() is None:
-            del self.lines[key]
         return found
 
     def next_at(self, key: str, now: int) -> int:
         """When to ask for those that are due again, 0 when nobody waits for this rate."""
         line = self.lines.get(key)
-        step = line.first_parked() if line is not None else None
-        keys = keys_of(step) if step is not None else None
-        if keys is None:
+        step = line.first() if line is not None else None
+        if step is None or line is None:
+            self.lines.pop(key, None)
             return 0
-        return now + max(1, *(self.rates.wait(*rate, now) for rate in keys.rates))
+        return now + max(POLL_MS if line.keeps_waiting else 1, self.rates.wait(*_rate(step, key), now))
 
     def released(self, attempt: Attempt, now: int) -> None:
         """An attempt goes out: it takes its places, and its units pass."""
@@ -163,12 +169,18 @@ class Limits:
         if attempt.ticket is not None:
             self._give_back(attempt.ticket)
             attempt.ticket = None
+        self._leave(run)
+
+    def _leave(self, run: Run) -> None:
+        """A run that is over gives its places back once nothing of it runs any more."""
         if run.ticket is not None and run.ticket.over and not run.out:
             self.groups.leave(run.ticket)
+            run.ticket = None
 
-    def _ticket(self, step: Step, keys: StepKeys) -> Ticket:
+    def _ticket(self, step: Step, keys: StepKeys, number: int) -> Ticket:
         run = step.run
-        ticket = Ticket(run.id, step.index, run.number, step.priority, self._groups(run.flow.step_limits[step.index], keys.groups))
+        groups = self._groups(run, run.flow.step_limits[step.index], keys.groups)
+        ticket = Ticket(run.id, step.index, number, run.number, urgent_at(step.ready_at, step.priority), groups)
         self.groups.arrive(ticket)
         return ticket
 
@@ -176,12 +188,11 @@ class Limits:
         self.groups.end(ticket)
         self.groups.leave(ticket)
 
-    def _groups(self, declared: Declared, keys: list[str]) -> tuple[Group, ...]:
-        return tuple(self.groups.group((name, key), limit) for (name, limit), key in zip(declared, keys, strict=True))
-
-    def unserved(self) -> Iterator[Group]:
-        """Groups that have a place and somebody who waits for it; asked after a takeover."""
-        return (group for group in self.groups if not group.full and self.groups.next(group) is not None)
+    def _groups(self, run: Run, declared: Declared, keys: list[str]) -> tuple[Group, ...]:
+        """Each once; of a step, those that its run has no place in yet: it would wait for itself."""
+        found = (self.groups.group((name, key), limit, run.number) for (name, limit), key in zip(declared, keys, strict=True))
+        had = run.ticket.groups if run.ticket is not None else ()
+        return tuple(dict.fromkeys(group for group in found if group not in had))
 
 
 def keys_of(step: Step) -> StepKeys | None:
@@ -190,3 +201,10 @@ def keys_of(step: Step) -> StepKeys | None:
     if keyed is None:
         return None
     return next((keys for keys in keyed.steps if keys.step == step.index), None)
+
+
+def _rate(step: Step, key: str) -> tuple[str, int, int, int]:
+    """What it wants of the rate."""
+    keys = keys_of(step)
+    assert keys is not None, "only steps with rates wait for them"
+    return next(rate for rate in keys.rates if rate[0] == key)

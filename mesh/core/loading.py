@@ -66,7 +66,7 @@ class _Loader:
             actions_of = frozenset(action for key in w.workflows for action in state.versions[key].actions)
             pool = state.pools[pool_id(actions_of)]
             worker = Worker(w.id, w.incarnation, w.name, w.slots, w.labels, w.workflows, w.client, w.host, w.pid, pool)
-            worker.draining, worker.paused = w.draining, w.paused
+            worker.draining, worker.steered = w.draining, w.steered
             state.workers[worker.id] = worker
             pool.workers[worker.id] = worker
         state.routes.rebuild(state.pools.values())

@@ -75,8 +75,9 @@ class Memory:
         wait = schedule_timeout_ms(step)
         if flow.sticky:
             self.await_worker(step)
-        if not flow.keyed or not self.limits.ready(step):
-            self._enqueue(step)
+        if flow.keyed:
+            self.limits.ready(step)
+        self._enqueue(step)
         if wait:
             self.timers.ready(step, wait, late=still)
 
@@ -92,8 +93,7 @@ class Memory:
         """Put a step that waits into the queue where it belongs by now."""
         self.mark += 1
         step.mark = self.mark  # older entries of it are void; its timers are not
-        if not step.parked:
-            self._enqueue(step)
+        self._enqueue(step)
 
     def await_worker_anew(self, run: Run) -> None:
         """The steps of a run that wait begin to wait for its worker now."""
@@ -110,32 +110,42 @@ class Memory:
     def restore(self, step: Step) -> None:
         """Put a step of an image into its queue, with the mark that it had."""
         self.waiting += 1
-        if not self.limits.ready(step):
-            self._enqueue(step)
+        self.limits.ready(step)
+        self._enqueue(step)
 
     def unpark(self, step: Step) -> None:
         """The step has waited for its limits, and waits for a slot now."""
         step.parked = False
         self._enqueue(step)
 
-    def _enqueue_all(self, line: Line | None) -> None:
-        """Put what waits in a line where it belongs by now."""
-        for step in sorted(line.waiting(), key=_mark_of) if line is not None else ():
+    def enqueue_bound_to(self, worker: str, *lines: Line | None) -> None:
+        """What is bound to the worker and waits in these lines, or for its limits, waits where it belongs by now."""
+        steps = {step for line in lines if line is not None for step in line.waiting()}
+        if any(flow.sticky and flow.keyed for flow in self.versions.values()):
+            runs = (run for run in self.runs.values() if run.worker == worker and run.flow.keyed and not run.loose)
+            steps.update(step for run in runs for step in run.steps if step.parked and step.state is READY and not step.is_key)
+        for step in sorted(steps, key=_mark_of):
             self._enqueue(step)
 
     def _enqueue(self, step: Step) -> None:
+        """One that waits for its limits is put nowhere.
+
+        Only the leader knows which do: so what else changes here, which runs are loose, must not depend on it.
+        """
         run = step.run
-        if not run.worker or run.loose or step.is_key:
-            self.routes.queue(step.action).push(step)
-        else:
+        if run.worker and not run.loose and not step.is_key:
             self._enqueue_bound(step, self.workers.get(run.worker))
+        elif not step.parked:
+            self.routes.queue(step.action).push(step)
 
     def _enqueue_bound(self, step: Step, worker: Worker | None) -> None:
         if worker is not None and (worker.can_run(step.action, wish_of(step)) or self._is_needed_there(step, worker)):
-            worker.line.push(step)
-            worker.pool.waiting[worker.id] = worker
+            if not step.parked:
+                worker.line.push(step)
+                worker.pool.waiting[worker.id] = worker
         elif step.run.flow.sticky == "HARD" or step.run.placed:
-            self.away.setdefault(step.run.worker, Line()).push(step)
+            if not step.parked:
+                self.away.setdefault(step.run.worker, Line()).push(step)
         else:
             step.run.loose = True
             self.unparked = True
@@ -159,8 +169,7 @@ class Memory:
         lines = worker.line, self.away.pop(worker.id, None)
         worker.line = Line()
         worker.pool.waiting.pop(worker.id, None)
-        for line in lines:
-            self._enqueue_all(line)
+        self.enqueue_bound_to(worker.id, *lines)
 
     def rehome_children(self, attempt: Attempt) -> None:
         """The attempt runs on a worker from now on, or not any more. If that one drains, what it is to begin for it changes."""
@@ -169,7 +178,7 @@ class Memory:
 
     def unplaced(self, run: Run) -> None:
         """An attempt of a sticky run has ended. If it was the last one on a worker that takes no more, the run may leave."""
-        if run.worker not in self.away or run.flow.sticky != "SOFT" or run.placed:
+        if run.flow.sticky != "SOFT" or run.loose or not run.worker or run.placed:
             return
         worker = self.workers.get(run.worker)
         if any(step.state is READY and not (worker is not None and worker.can_run(step.action, wish_of(step))) for step in run.steps):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mesh.core.labels import ANYWHERE, Wish, overridden, weight
-from mesh.core.line import Line
+from mesh.core.line import Line, Turns
 from mesh.core.slots import Pool, Worker
 from mesh.core.step import Step
 
@@ -76,6 +76,8 @@ class Routes:
         self.by_pools: dict[tuple[str, ...], Queue] = {}
         self.by_pool: dict[str, list[Queue]] = {}
         self.nowhere = Queue(())
+        self.turns = Turns()
+        """Of keys whose steps wait in several lines."""
 
     def queue(self, action: str) -> Queue:
         """Where steps of this action wait; `nowhere` when no worker registers it."""

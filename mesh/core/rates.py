@@ -25,22 +25,23 @@ class Rates:
         self.empty_at: dict[str, int] = {}
         self._sweep_at = KEYS_SWEPT
 
-    def wait(self, key: str, limit: int, per_ms: int, units: int, now: int) -> int:
+    def wait(self, key: str, limit: int, per_ms: int, units: int, now: int, *, ahead: int = 0) -> int:
         """Milliseconds until `units` may pass, 0 when they may now.
 
         Args:
             limit: units in `per_ms` milliseconds.
             units: at most `limit`.
             now: core time, milliseconds.
+            ahead: units that pass before these.
         """
         emission = per_ms * SCALE // limit
         burst = max(limit // BURST_PART, units, 1)
-        late = max(self.empty_at.get(key, 0), now * SCALE) + units * emission - now * SCALE - burst * emission
+        late = max(self.empty_at.get(key, 0), now * SCALE) + (ahead + units) * emission - now * SCALE - burst * emission
         return -(-late // SCALE) if late > 0 else 0
 
     def image(self, now: int) -> list[tuple[str, int]]:
         """What a successor has to know."""
-        return [(key, at) for key, at in self.empty_at.items() if at > now * SCALE]
+        return sorted((key, at) for key, at in self.empty_at.items() if at > now * SCALE)
 
     def take(self, key: str, limit: int, per_ms: int, units: int, now: int) -> None:
         """The units pass now."""

@@ -54,6 +54,8 @@ class RunsKnown(Memory):
     def _apply_began(self, record: facts.RunBegan) -> None:
         run = self.runs[record.run]
         run.start_at = 0
+        self.number += 1
+        run.number = self.number  # in the order of starts, a delayed one stands where its time has come
         self.begin(run)
 
     def begin(self, run: Run) -> None:
@@ -143,6 +145,7 @@ class RunsKnown(Memory):
                 step.state = SKIPPED
                 attempt, step.current = step.current, None  # one that is still out keeps its slot until it is answered
                 if attempt is not None:
+                    self.limits.given_up(attempt)
                     self.rehome_children(attempt)
         if run.flow.keyed:
             self.limits.ended(run)

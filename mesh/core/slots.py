@@ -11,6 +11,7 @@ from mesh.core.labels import Wish
 from mesh.core.line import Line
 from mesh.core.step import Attempt, Step
 from mesh_sdk.protocol.ids import pool_id
+from mesh_sdk.protocol.records import DRAIN, PAUSE
 
 
 class Pool:
@@ -39,7 +40,8 @@ class Worker:
     """One incarnation of a worker."""
 
     draining = False
-    paused = False
+    steered = ""
+    """What an operator had it do last: PAUSE, RESUME or DRAIN."""
     gone = False
 
     def __init__(
@@ -84,6 +86,16 @@ class Worker:
         return self.slots - self.used - self.promised
 
     @property
+    def busy(self) -> int:
+        """Slots in use or reserved. What it is promised beyond those it has costs the others of its pool nothing."""
+        return min(self.slots, self.used + self.promised)
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator has it take no more work: for a while, or (it will say itself that it drains) for good."""
+        return self.steered in (PAUSE, DRAIN)
+
+    @property
     def takes_work(self) -> bool:
         return not (self.draining or self.gone or self.paused)
 
@@ -97,28 +109,25 @@ def charge(attempt: Attempt) -> None:
     worker = attempt.worker
     if worker is not None:
         worker.reserved[attempt.token] = attempt
-        worker.promised += attempt.slots
         worker.keys_out += not attempt.slots
-        if worker.takes_work:
-            worker.pool.busy += attempt.slots
+        _change(worker, 0, attempt.slots)
     elif attempt.pool is not None:
         attempt.pool.out[attempt.token] = attempt
 
 
 def hold(attempt: Attempt, worker: Worker) -> None:
     """The attempt is known to run on `worker`."""
+    promised = 0
     if attempt.worker is None:
         if attempt.pool is not None:
             del attempt.pool.out[attempt.token]
-        if worker.takes_work:
-            worker.pool.busy += attempt.slots
     else:
         del worker.reserved[attempt.token]
-        worker.promised -= attempt.slots
+        promised = attempt.slots
     attempt.worker = worker
     attempt.held = True
     worker.held[attempt.token] = attempt
-    worker.used += attempt.slots
+    _change(worker, attempt.slots, -promised)
 
 
 def discharge(attempt: Attempt) -> None:
@@ -129,36 +138,35 @@ def discharge(attempt: Attempt) -> None:
             del attempt.pool.out[attempt.token]
         return
     worker.keys_out -= not attempt.slots
-    if attempt.held:
-        del worker.held[attempt.token]
-        if attempt.lent:
-            return
-        worker.used -= attempt.slots
-    else:
+    if not attempt.held:
         del worker.reserved[attempt.token]
-        worker.promised -= attempt.slots
-    if worker.takes_work:
-        worker.pool.busy -= attempt.slots
+        _change(worker, 0, -attempt.slots)
+        return
+    del worker.held[attempt.token]
+    if not attempt.lent:
+        _change(worker, -attempt.slots, 0)
 
 
 def lend(attempt: Attempt) -> None:
     """The attempt gives its slots away while it awaits children."""
     assert attempt.worker is not None
     attempt.lent = True
-    _use(attempt.worker, -attempt.slots)
+    _change(attempt.worker, -attempt.slots, 0)
 
 
 def resume(attempt: Attempt) -> None:
     """The attempt has its slots again."""
     assert attempt.worker is not None
     attempt.lent = False
-    _use(attempt.worker, attempt.slots)
+    _change(attempt.worker, attempt.slots, 0)
 
 
-def _use(worker: Worker, slots: int) -> None:
-    worker.used += slots
+def _change(worker: Worker, used: int, promised: int) -> None:
+    before = worker.busy
+    worker.used += used
+    worker.promised += promised
     if worker.takes_work:
-        worker.pool.busy += slots
+        worker.pool.busy += worker.busy - before
 
 
 def join(worker: Worker) -> None:
@@ -166,11 +174,11 @@ def join(worker: Worker) -> None:
     pool = worker.pool
     pool.workers[worker.id] = worker
     pool.capacity += worker.slots
-    pool.busy += worker.used + worker.promised
+    pool.busy += worker.busy
 
 
 def withdraw(worker: Worker) -> None:
     """The worker takes no more work: its slots, and what stands in them, leave the pool's count."""
     if worker.takes_work:
         worker.pool.capacity -= worker.slots
-        worker.pool.busy -= worker.used + worker.promised
+        worker.pool.busy -= worker.busy

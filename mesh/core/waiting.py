@@ -51,7 +51,7 @@ def waiting_for(state: State, step: Step) -> Wait:
     if step.parked:
         in_group = step.ticket is not None and step.ticket.parked is not None
         return Wait(_limits_cause(step), since, until, then, kind="group" if in_group else "rate")
-    if run.flow.sticky and run.worker and not run.loose:
+    if run.flow.sticky and run.worker and not run.loose and not step.is_key:
         worker = state.workers.get(run.worker)
         moves_at = step.sticky_at + run.flow.definition.sticky_timeout_ms if step.sticky_at else 0
         if moves_at and (not run.placed or step.state is OUT) and (not until or moves_at < until):
@@ -86,7 +86,7 @@ def _bound_cause(step: Step, id: str, worker: Worker | None) -> str:
     if step.action not in worker.pool.actions:
         return f"worker {id} does not register {step.action}"
     if lack := _lack(wish_of(step), [worker]):
-        return f"worker {id} {lack}"
+        return f"worker {id} does not have {lack}"
     if worker.room > 0:
         return f"worker {id} full: its free slots are promised to steps on the shared lane"
     return f"worker {id} full: {worker.used + worker.promised} of {worker.slots} slots"
@@ -96,11 +96,13 @@ def _pool_cause(state: State, step: Step) -> str:
     pools = state.routes.queue(step.action).pools
     workers = [worker for pool in pools for worker in pool.workers.values() if worker.takes_work]
     if not workers:
+        if any(pool.workers for pool in pools):
+            return f"every worker that registers {step.action} is paused or draining"
         return f"no worker registers {step.action}"
     if step.is_key:
         return f"every worker that can run {step.action} has enough key functions to run"
     if lack := _lack(wish_of(step), workers):
-        return f"no worker that registers {step.action} {lack}"
+        return f"no worker that registers {step.action} has {lack}"
     return f"every slot of {sum(pool.capacity for pool in pools)} that can run {step.action} is taken"
 
 
@@ -116,7 +118,8 @@ def _lack(wish: Wish, workers: list[Worker]) -> str:
     if wish is ANYWHERE or any(wish.allows(worker.slots, worker.labels) for worker in workers):
         return ""
     required = [label for label in wish.labels if label.required]
-    if all(worker.slots < wish.slots for worker in workers):
-        return f"has {wish.slots} slots: at most {max(worker.slots for worker in workers)}"
+    slots = max(wish.slots, wish.slots_least)
+    if all(worker.slots < slots for worker in workers):
+        return f"{slots} slots: at most {max(worker.slots for worker in workers)}"
     lacking = [label for label in required if not any(matches(label, worker.labels) for worker in workers)] or required
-    return f"has label {' and '.join(map(text, lacking))}"
+    return f"label {' and '.join(map(text, lacking))}"

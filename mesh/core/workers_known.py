@@ -7,7 +7,7 @@ from mesh.core.graph import Flow
 from mesh.core.memory import Memory
 from mesh.core.slots import Pool, Worker, join, withdraw
 from mesh_sdk.protocol.ids import pool_id
-from mesh_sdk.protocol.records import PAUSE, RESUME
+from mesh_sdk.protocol.records import RESUME
 
 VERSIONS_MAX = 64
 """Definitions kept of one workflow, beyond those that runs, workers or the next start use."""
@@ -51,7 +51,7 @@ class WorkersKnown(Memory):
             self._leave(old)
             self.pools[pool.id] = pool
             worker.reserved, worker.held, worker.used, worker.promised = old.reserved, old.held, old.used, old.promised
-            worker.draining, worker.paused, worker.keys_out = old.draining, old.paused, old.keys_out
+            worker.draining, worker.steered, worker.keys_out = old.draining, old.steered, old.keys_out
             for attempt in (*worker.reserved.values(), *worker.held.values()):
                 attempt.worker, attempt.pool = worker, pool
         worker.bound = sum(run.worker == worker.id for run in self.runs.values())
@@ -61,9 +61,8 @@ class WorkersKnown(Memory):
         else:
             pool.workers[worker.id] = worker
         self._reroute()
-        self._enqueue_all(self.away.pop(worker.id, None))
+        self.enqueue_bound_to(worker.id, self.away.pop(worker.id, None), old.line if old is not None else None)
         self._take_back(worker)
-        self._enqueue_all(old.line if old is not None else None)
         self.changed_workers[worker.id] = worker
 
     def _apply_draining(self, record: facts.WorkerDraining) -> None:
@@ -75,17 +74,22 @@ class WorkersKnown(Memory):
 
     def _apply_steered(self, record: facts.WorkerSteered) -> None:
         worker = self.workers[record.worker]
-        if record.what == RESUME and worker.paused:
-            worker.paused = False
-            if worker.takes_work:
-                join(worker)
-            self._enqueue_all(self.away.pop(worker.id, None))
-            self._take_back(worker)
-        elif record.what == PAUSE and not worker.paused:
+        was_paused = worker.paused
+        if record.what != RESUME:
             withdraw(worker)
-            worker.paused = True
+        worker.steered = record.what
+        if worker.paused and not was_paused:
             self.rehome(worker)
+        elif was_paused and not worker.paused:
+            self._resume(worker)
         self.changed_workers[worker.id] = worker
+
+    def _resume(self, worker: Worker) -> None:
+        """What waits for the worker waits where it is served, or (it drains by now) as one that takes no more."""
+        if worker.takes_work:
+            join(worker)
+        self.enqueue_bound_to(worker.id, self.away.pop(worker.id, None))
+        self._take_back(worker)
 
     def _take_back(self, worker: Worker) -> None:
         """Its sticky runs that might have gone elsewhere and have not stay with it."""

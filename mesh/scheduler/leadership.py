@@ -14,8 +14,9 @@ from hashlib import blake2b
 
 import msgspec
 
+from mesh_sdk.protocol.beats import LeaderBeat
 from mesh_sdk.protocol.codec import decode_leader_beat, encode
-from mesh_sdk.protocol.records import VERSION, LeaderBeat
+from mesh_sdk.protocol.records import VERSION
 from mesh_sdk.protocol.subjects import PARTITION, Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.errors import TransportError, WrongSequence

@@ -16,8 +16,8 @@ import msgspec
 from mesh.core.inputs import WorkerVanished
 from mesh.core.state import State
 from mesh_sdk.errors import InvalidName
+from mesh_sdk.protocol.beats import WorkerBeat
 from mesh_sdk.protocol.codec import decode_worker_beat
-from mesh_sdk.protocol.records import WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects, check_token
 from mesh_sdk.transport.bus import Bus, Subscription
 from mesh_sdk.transport.errors import NoResponders, TransportError

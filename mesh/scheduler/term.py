@@ -17,6 +17,7 @@ from mesh.core.effects import withdrawals
 from mesh.core.inputs import CancelsPassed, LanesLost, Undeliverable
 from mesh.core.records import Fact, LanesReset
 from mesh.scheduler.api import Api
+from mesh.scheduler.cel import evaluator
 from mesh.scheduler.clock import CoreClock
 from mesh.scheduler.counting import Counting
 from mesh.scheduler.follower import Follower
@@ -81,7 +82,7 @@ class Term:
         clock = CoreClock(asyncio.get_running_loop().time)
         clock.anchor(max(started_ms, state.now), heard_at)
         self._clock = clock
-        self.core = Core(state, _tokens())
+        self.core = Core(state, _tokens(), evaluator())
         self.lanes = Lanes(bus, subjects, number)
         self.lanes.on_written = self._written
         self.lanes.on_undeliverable = lambda token, size, limit: self.loop.tell(Undeliverable(token, size, limit))

@@ -25,6 +25,9 @@ from mesh_sdk.step import StepSpec, make_spec
 TIMEOUT_MS = 10_000
 KEY_MARK = "__mesh_concurrency__"
 
+_OPEN = (Any, object)
+"""Types that say nothing; from Python 3.11 on the former is a class."""
+
 _repr = Repr()
 _repr.maxother = _repr.maxstring = 60
 
@@ -129,7 +132,7 @@ def read_key(raw: Any, limit: KeyLimit, workflow: str, name: str, input_type: An
 
 def _refuse_result(signature: StepSignature, what: str) -> None:
     result = signature.output_type
-    if isinstance(result, type) and result is not object and not issubclass(result, str):
+    if isinstance(result, type) and result not in _OPEN and not issubclass(result, str):
         name = "None" if result is type(None) else result.__name__
         raise DefinitionError(f"{what} says that it returns {name}: it must return the key, a text")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mesh_sdk.errors import MeshError, Unavailable
 from mesh_sdk.protocol.records import DRAIN, PAUSE, RESUME, Steer
 from mesh_sdk.reads import WorkerInfo, read
+from mesh_sdk.transport.backoff import Backoff
 
 if TYPE_CHECKING:
     from mesh_sdk.clients import Clients
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 Workers = list[WorkerInfo]
 
 HEARD_WITHIN_S = 10.0
-_ASK_AGAIN_S = 0.05
+_ASK_AGAIN_S = (0.05, 0.5)
 _STATES = {PAUSE: ("paused", "draining", None), RESUME: ("active", "draining", None), DRAIN: ("draining", None)}
 """What a worker's state may be once it was heard; None: it is gone."""
 
@@ -84,11 +85,13 @@ class WorkerReads:
         if id not in known:
             there = ", ".join(sorted(known)[:10]) or "none"
             raise MeshError(f"there is no worker {id!r} to {what}; those that the leader knows: {there}")
-        await self._clients.here().control(Steer(id, what), f"the request to {what} worker {id}")
+        client = self._clients.here()
+        await client.control(Steer(id, what), f"the request to {what} worker {id}")
+        backoff = Backoff(*_ASK_AGAIN_S)
         try:
             async with asyncio.timeout(HEARD_WITHIN_S):
-                while await self._state(id) not in _STATES[what]:  # noqa: ASYNC110 - the leader says no word when it has heard, its list does
-                    await asyncio.sleep(_ASK_AGAIN_S)
+                while await self._state(id) not in _STATES[what]:  # the leader says no word when it has heard, its list does
+                    await backoff.wait(client.leader.news)
         except TimeoutError:
             waited = f"within {HEARD_WITHIN_S:g} s no leader has heard it"
             raise Unavailable(f"the request to {what} worker {id!r} is stored, but {waited}: is `mesh scheduler` running?") from None

@@ -73,6 +73,28 @@ def test_a_killed_child_is_started_again():
             supervisor.end_all()
 
 
+def test_a_child_that_was_told_to_end_is_not_started_again(capfd):
+    supervisor = Supervisor()
+    told, other = _child(STEADY, "told"), _child(STEADY, "other")
+    with supervisor.signals():
+        try:
+            for child in (told, other):
+                supervisor.start(child)
+            supervisor.wait_ready(told, other)
+            os.kill(told.pid, signal.SIGTERM)
+
+            def look() -> None:
+                if told.process is None and other.process is not None:
+                    os.kill(other.pid, signal.SIGTERM)
+
+            with pytest.raises(Stopped):
+                supervisor.watch(0.05, look)  # which ends, for none is left
+            assert (told.process, told.due, other.process, other.due) == (None, 0.0, None, 0.0)
+        finally:
+            supervisor.end_all()
+    assert "told ended with exit code 0, as it was told to" in capfd.readouterr().err
+
+
 def test_a_signal_ends_the_wait_for_ready():
     supervisor = Supervisor()
     child = _child("import signal; signal.pause()")

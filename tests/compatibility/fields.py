@@ -20,16 +20,18 @@ from mesh.core import step as steps
 from mesh.scheduler import api, views
 from mesh.store import snapshots
 from mesh_sdk import binding, reads
-from mesh_sdk.protocol import definitions
+from mesh_sdk.protocol import beats, definitions
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.transport import objects
 from mesh_sdk.worker import holder
 
-ARRAYS: tuple[ModuleType, ...] = (wire, definitions, facts, images, snapshots, holder)
+ARRAYS: tuple[ModuleType, ...] = (wire, beats, definitions, facts, images, snapshots, holder)
 """Modules whose structs travel, or are stored, as arrays."""
 OBJECTS: tuple[ModuleType, ...] = (reads, binding, api, views, objects)
 """Modules whose structs travel as JSON objects."""
 BASES = (wire.Record, facts.Fact)
+MOVED = {beats.__name__: wire.__name__}
+"""Modules whose structs stood in another one when they were first recorded: where they stand is no part of what travels."""
 UNIONS = {
     "Trigger": wire.Trigger,
     "Report": wire.Report,
@@ -54,7 +56,7 @@ def structs(modules: tuple[ModuleType, ...] = ARRAYS) -> Iterator[type[Struct]]:
 
 
 def name_of(kind: type[Struct]) -> str:
-    return f"{kind.__module__}.{kind.__name__}"
+    return f"{MOVED.get(kind.__module__, kind.__module__)}.{kind.__name__}"
 
 
 def field_of(kind: type[Struct], field: msgspec.structs.FieldInfo) -> list[str]:
@@ -94,9 +96,12 @@ def breaks(recorded: Layout, present: Layout) -> list[str]:
             found.append(f"{name} has another shape or tag: {new['tag']!r}, not {old['tag']!r}")
         else:
             found += [f"{name}{broken}" for broken in _broken_fields(old, new)]
-    for what in ("unions", "words"):
-        for name, members in recorded[what].items():
-            found += [f"{name}: {lost!r} is gone or changed" for lost in members if not _has(present[what].get(name), members, lost)]
+    for name, members in recorded["unions"].items():
+        found += [f"{name}: {lost!r} is gone or changed" for lost in members if lost not in present["unions"].get(name, ())]
+    for name, words in recorded["words"].items():
+        now = present["words"].get(name, {})
+        moved = {each for known in present["words"].values() for each in known.items()}
+        found += [f"{name}: {word!r} is gone or changed" for word in words if not _has(now, word, words[word], moved)]
     return found
 
 
@@ -116,7 +121,6 @@ def _broken_fields(old: Layout, new: Layout) -> Iterator[str]:
             yield f".{field[0]} is new and has no default: what was written before can't be read"
 
 
-def _has(present: Any, recorded: Any, member: str) -> bool:
-    if isinstance(recorded, dict):
-        return isinstance(present, dict) and present.get(member) == recorded[member]
-    return present is not None and member in present
+def _has(now: dict[str, Any], word: str, value: Any, moved: set[tuple[str, Any]]) -> bool:
+    """Whether the word is what it was, here or, where it stands here no more, in another module."""
+    return now[word] == value if word in now else (word, value) in moved

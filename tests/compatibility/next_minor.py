@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("mesh", "sdk/mesh_sdk")
 FILES = (
+    "sdk/mesh_sdk/protocol/beats.py",
     "sdk/mesh_sdk/protocol/records.py",
     "sdk/mesh_sdk/protocol/definitions.py",
     "sdk/mesh_sdk/worker/holder.py",

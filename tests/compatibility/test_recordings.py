@@ -14,7 +14,7 @@ from mesh.core.image import StateImage, digest
 from mesh.scheduler.journal import decode_frame
 from mesh.store.snapshots import SnapshotFile
 from mesh_sdk.protocol import codec
-from mesh_sdk.protocol.records import LeaderBeat, WorkerBeat
+from mesh_sdk.protocol.beats import LeaderBeat, WorkerBeat
 from mesh_sdk.worker import holder
 from tests.compatibility.arities import default, longer, shorter, shortest, structs_in
 from tests.compatibility.fields import ARRAYS, structs

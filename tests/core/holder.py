@@ -22,10 +22,13 @@ class Holder:
     kept: set[str] = field(default_factory=set)
     """Runs that it keeps something for in `context.local`."""
 
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Slots of what it runs, where that is not 1."""
+
     @property
     def sender(self) -> Sender:
         return Sender(self.id, self.incarnation)
 
     @property
     def room(self) -> int:
-        return self.slots - len(self.running) + len(self.lent)
+        return self.slots - sum(self.sizes.get(token, 1) for token in self.running if token not in self.lent)

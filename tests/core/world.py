@@ -150,6 +150,10 @@ class World:
             self.standby.now = self.state.now
         for fact in facts:
             self.standby.apply(fact)
+            self._journaled(fact)
+
+    def _journaled(self, fact: Fact) -> None:
+        """The standby has just applied it."""
 
     def _deliver(self, facts: list[Fact]) -> None:
         self.effects = effects = self.teller.tell(facts)
@@ -161,18 +165,20 @@ class World:
             self.notices += [(client, notice) for notice in notices]
 
     def _waiting(self) -> list[tuple[Step, int]]:
-        """Steps of no sticky run that wait for a place."""
-        runs = (run for run in self.state.runs.values() if not run.flow.sticky)
+        """Steps that wait for any slot, where age alone decides: nobody takes turns, and they want nothing of their worker."""
+        if any(flow.keyed for flow in self.state.flows.values()):
+            return []
+        runs = (run for run in self.state.runs.values() if run.flow.plain and run.labels is None)
         return [(step, step.mark) for run in runs for step in run.steps if step.state is READY]
 
     def _check_order(self, waiting: list[tuple[Step, int]], facts: list[Fact]) -> None:
         """Only free slots are filled, and no step is left that should have gone out in another's place: by priority, then age."""
         left = [step for step, mark in waiting if step.state is READY and step.mark == mark]
         for fact in facts:
-            if type(fact) is not StepReleased:
+            if type(fact) is not StepReleased or (fact.token in self.state.attempts and not self.state.attempts[fact.token].slots):
                 continue
             worker, pool = self.state.workers.get(fact.worker), self.state.pools.get(fact.pool)
-            assert pool is None or pool.free >= 0 or (worker is not None and worker.draining), "more is released than the pool has room for"
+            assert pool is None or pool.free >= self._least_free() or (worker is not None and worker.draining), "no room in its pool"
             if not fact.worker and left:
                 attempt = self.state.attempts.get(fact.token)
                 if attempt is None:
@@ -182,6 +188,10 @@ class World:
                     assert not served or may_go_before(attempt.step, step, self.state.now), (
                         f"{step.action} waits, {attempt.step.action} went out"
                     )
+
+    def _least_free(self) -> int:
+        """A step that takes several slots is given to a worker as soon as it has one."""
+        return 1 - max((step.slots for flow in self.state.flows.values() for step in flow.steps), default=1)
 
     def replayed(self) -> State:
         """A cold replay of the journal."""
@@ -209,22 +219,22 @@ class World:
 
     # ---- what happens outside ---------------------------------------------------------------------------------------
 
-    def join(self, id: str, workflows: list[WorkflowDefinition], slots: int = 2) -> Holder:
+    def join(self, id: str, workflows: list[WorkflowDefinition], slots: int = 2, **labels: str | float) -> Holder:
         old = self.workers.get(id)
         if old is not None:
             self._bury(old)
         holder = Holder(id, f"{next(self.serial):018x}", slots)
         self.workers[id] = holder
-        self.decide(wire.Register("w", slots, workflows, {}, f"client-{id}"), holder.sender)
+        self.decide(wire.Register("w", slots, workflows, labels, f"client-{id}"), holder.sender)
         self._drop_lanes()
         return holder
 
     def run_id(self) -> str:
         return f"{self.now:012x}{next(self.serial):020x}"
 
-    def start(self, workflow: str, *, client: str = "client", **options: object) -> str:
+    def start(self, workflow: str, *, client: str = "client", input: bytes = b"{}", **options: object) -> str:
         run = self.run_id()
-        self.decide(wire.Start(run, workflow, Raw(b"{}"), **options), Sender(client, "", self.now))  # type: ignore[arg-type]
+        self.decide(wire.Start(run, workflow, Raw(input), **options), Sender(client, "", self.now))  # type: ignore[arg-type]
         return run
 
     def cancel(self, run: str, reason: str = "why not") -> None:
@@ -241,7 +251,9 @@ class World:
             for order in self.redelivered.pop(worker.pool.id, []):
                 self.give_back(holder, order, wire.RETURNED_REDELIVERED)
             shared = self.shared.get(worker.pool.id, [])
-            while shared and holder.room > 0:
+            lane = self.private.get((holder.id, holder.incarnation), [])
+            reserved = sum(self.size(order) for order in lane if isinstance(order, wire.Assign))
+            while shared and holder.room > reserved and not worker.paused:
                 order = shared.pop(0)
                 taken.append(order)
                 holder.running[order.token] = order
@@ -255,7 +267,9 @@ class World:
         for order in list(lane):
             if order not in lane:  # a withdrawal took it away
                 continue
-            if isinstance(order, wire.Withdraw):
+            if isinstance(order, wire.Steered):
+                lane.remove(order)
+            elif isinstance(order, wire.Withdraw):
                 lane.remove(order)
                 self._withdrawn(holder, lane, order)
             elif isinstance(order, wire.Forget):
@@ -264,13 +278,19 @@ class World:
             elif order.workflow in holder.forgotten:
                 lane.remove(order)
                 self.give_back(holder, order, wire.RETURNED_UNKNOWN_ACTION)
-            elif holder.room > 0:
+            elif holder.room >= self.size(order):
                 lane.remove(order)
                 taken.append(order)
+                holder.sizes[order.token] = self.size(order)
                 holder.running[order.token] = order
                 if self.state.flows[order.workflow].sticky:
                     holder.kept.add(order.run)
         return taken
+
+    def size(self, order: wire.Assign) -> int:
+        """Slots that an assignment takes."""
+        flow = self.state.flows[order.workflow]
+        return flow.steps[flow.step_names.index(order.name)].slots if order.name in flow.step_names else 1
 
     def _withdrawn(self, holder: Holder, lane: list[wire.Order], order: wire.Withdraw) -> None:
         if order.token in holder.running and order.unless_started:
@@ -280,12 +300,13 @@ class World:
             report = wire.Failed(order.run, order.step, order.attempt, order.token, error, wire.FAILED_CANCELLED, wire.RETRY_NEVER)
             self.answer(holder, order.token, report)
         else:
-            lane[:] = [other for other in lane if isinstance(other, wire.Forget) or other.token != order.token]
+            lane[:] = [other for other in lane if isinstance(other, wire.Forget | wire.Steered) or other.token != order.token]
             self.decide(wire.Returned(order.run, order.step, order.attempt, order.token, "withdrawn"), holder.sender)
 
     def answer(self, holder: Holder, token: str, report: wire.Report) -> None:
         holder.running.pop(token, None)
         holder.lent.discard(token)
+        holder.sizes.pop(token, None)
         self.decide(report, holder.sender)
 
     def finish(self, holder: Holder, order: wire.Assign, output: bytes = b"1") -> None:
@@ -310,7 +331,7 @@ class World:
         self.decide(wire.Lent(order.run, order.step, order.attempt, order.token), holder.sender)
 
     def resume(self, holder: Holder, order: wire.Assign) -> None:
-        assert holder.room > 0
+        assert holder.room >= holder.sizes.get(order.token, 1)
         holder.lent.discard(order.token)
         self.decide(wire.Resumed(order.run, order.step, order.attempt, order.token), holder.sender)
 

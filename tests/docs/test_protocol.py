@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from mesh.core.step import ENDED, MOVES, PENDING
-from mesh_sdk.protocol import codec, definitions, records
+from mesh_sdk.protocol import beats, codec, definitions, records
 from mesh_sdk.protocol.subjects import Subjects
 
 TEXT = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
@@ -27,7 +27,7 @@ class Section(NamedTuple):
 
 def structs() -> dict[str, type[msgspec.Struct]]:
     found = {}
-    for module in (records, definitions):
+    for module in (records, beats, definitions):
         for name, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__ and name not in BASES:
                 found[name] = kind

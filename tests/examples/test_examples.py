@@ -86,6 +86,22 @@ def test_any_nats_client_publishes_events(url: str) -> None:
         eventually(lambda: len(runs("audit", url)) == before + 1)
 
 
+def test_flow_control(url: str) -> None:
+    with Running("worker", "flow_control.py", folder=EXAMPLES, url=url) as worker:
+        worker.line("ready")
+        served, *searches, mails = program("flow_control.py", url=url).splitlines()
+    order = served.removeprefix("served: ").split()
+    assert (order.count("big"), order.count("small")) == (12, 3)
+    assert order[-3:] == ["big"] * 3, "in the order of their starts the small one's come last"
+    replaced = "search: cancelled: a newer run of group ada took its place (CANCEL_IN_PROGRESS, max_runs 1)"
+    assert searches == [replaced, replaced, "search: results for 'nat'"]
+    assert 0.4 <= float(mails.removeprefix("14 mails took ").removesuffix(" s")) < 5
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    text = (EXAMPLES / "flow_control.py").read_text()
+    assert text[text.index("@mesh.task") : text.index("worker = ")].rstrip() in readme
+    assert "\n".join(searches) in readme
+
+
 @pytest.mark.parametrize(
     ("path", "workflow", "slots"),
     [("reference/declaring_a_worker.py", "simple", 100), ("reference/registering_workflows.py", "MyWorkflow", 4)],

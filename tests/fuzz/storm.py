@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh_sdk.protocol import records as wire
+from mesh_sdk.protocol.beats import LeaderBeat, WorkerBeat
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import NULL, VERSION, LeaderBeat, WorkerBeat
+from mesh_sdk.protocol.records import NULL, VERSION
 from mesh_sdk.protocol.subjects import PRIORITIES, Subjects
 from tests.fuzz.strangers import BAD_RECORDS, TOKENS, broken, random_bytes
 

@@ -21,8 +21,9 @@ from mesh.core.records import JournalFrame
 from mesh.scheduler.inbox import MESSAGE_BYTES_MAX, Inbox, Source
 from mesh.scheduler.journal import decode_frame, encode_frame
 from mesh_sdk.protocol import definitions, records
+from mesh_sdk.protocol.beats import LeaderBeat, WorkerBeat
 from mesh_sdk.protocol.codec import BadFrame, FrameCodec, decode_leader_beat, decode_worker_beat, encode
-from mesh_sdk.protocol.records import VERSION, LeaderBeat, Record, WorkerBeat
+from mesh_sdk.protocol.records import VERSION, Record
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Delivery
 from tests.fuzz.strangers import BAD_RECORDS, TOKENS, broken, random_bytes

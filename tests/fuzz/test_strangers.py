@@ -15,9 +15,10 @@ import pytest
 
 from mesh.core import records as facts
 from mesh_sdk import Mesh
+from mesh_sdk.protocol.beats import LeaderBeat, WorkerBeat
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
-from mesh_sdk.protocol.records import NULL, VERSION, Assign, LaneFrame, LeaderBeat, Left, Register, ReportFrame, WorkerBeat
+from mesh_sdk.protocol.records import NULL, VERSION, Assign, LaneFrame, Left, Register, ReportFrame
 from mesh_sdk.transport.connection import Link, connect
 from mesh_sdk.transport.errors import WrongSequence
 from tests.faults import journal

@@ -41,6 +41,9 @@ def full_scheduler(leader: int = 1) -> SchedulerMetrics:
         nats_connected=lambda: 1,
         queue_depth=lambda: 7,
         runs_in_progress=lambda: 4,
+        group_runs_waiting=lambda: 3,
+        rate_steps_waiting=lambda: 2,
+        steps_without_worker=lambda: 1,
         workers=lambda: {"ready": 2, "draining": 1},
         pool_slots=lambda: {"abc": 10},
         pool_slots_used=lambda: {"abc": 3},
@@ -55,6 +58,7 @@ def full_scheduler(leader: int = 1) -> SchedulerMetrics:
     metrics.run_started("index")
     metrics.run_finished("index", "succeeded", 0.5)
     metrics.retry("lost")
+    metrics.group_cancelled("CANCEL_NEWEST")
     metrics.sticky_move("gone")
     metrics.recalled()
     metrics.dead_letter("reports")

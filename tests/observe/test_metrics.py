@@ -50,6 +50,10 @@ SCHEDULER_NAMES = {
     "mesh_lane_messages_total",
     "mesh_queue_depth",
     "mesh_runs_in_progress",
+    "mesh_concurrency_runs_waiting",
+    "mesh_concurrency_runs_cancelled_total",
+    "mesh_rate_limit_steps_waiting",
+    "mesh_steps_without_worker",
     "mesh_runs_started_total",
     "mesh_runs_finished_total",
     "mesh_run_duration_seconds",
@@ -65,7 +69,16 @@ SCHEDULER_NAMES = {
     "mesh_nats_connected",
     "mesh_nats_reconnects_total",
 }
-LEADER_ONLY = {"mesh_queue_depth", "mesh_runs_in_progress", "mesh_workers", "mesh_pool_slots", "mesh_pool_slots_used"}
+LEADER_ONLY = {
+    "mesh_queue_depth",
+    "mesh_runs_in_progress",
+    "mesh_concurrency_runs_waiting",
+    "mesh_rate_limit_steps_waiting",
+    "mesh_steps_without_worker",
+    "mesh_workers",
+    "mesh_pool_slots",
+    "mesh_pool_slots_used",
+}
 
 
 def text(metrics: WorkerMetrics | SchedulerMetrics) -> str:
@@ -126,6 +139,8 @@ def test_frames_and_records_are_counted() -> None:
     assert "mesh_journal_records_total 12.0" in shown
     assert 'mesh_assignments_total{lane="shared"} 3.0' in shown
     assert 'mesh_assignments_total{lane="private"} 0.0' in shown
+    assert 'mesh_concurrency_runs_cancelled_total{strategy="CANCEL_NEWEST"} 1.0' in shown
+    assert 'mesh_concurrency_runs_cancelled_total{strategy="QUEUE_NEWEST"} 0.0' in shown
 
 
 def test_who_does_not_lead_tells_nothing_that_only_the_leader_knows() -> None:

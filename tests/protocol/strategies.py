@@ -52,6 +52,8 @@ def of(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(of(arguments[0]), max_size=3)
     if origin is dict:
         return st.dictionaries(of(arguments[0]), of(arguments[1]), max_size=2)
+    if origin is tuple and arguments[-1] is ...:
+        return st.lists(of(arguments[0]), max_size=3).map(tuple)
     if origin is tuple:
         return st.tuples(*map(of, arguments))
     if arguments:

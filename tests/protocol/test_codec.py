@@ -87,7 +87,7 @@ def test_these_are_no_frames(data: bytes) -> None:
 
 
 def test_fields_and_elements_that_came_later_are_ignored() -> None:
-    data = b'[1,"c",[["start","r","w",{"a":1},0,null,"",0,"","new field",{"x":[]}]],0,"new element"]'
+    data = b'[1,"c",[["start","r","w",{"a":1},0,null,"",0,"",[],"new field",{"x":[]}]],0,"new element"]'
     frame, bad = CODECS[TriggerFrame].decode(data)
     assert not bad
     assert frame.records == [Start("r", "w", msgspec.Raw(b'{"a":1}'))]

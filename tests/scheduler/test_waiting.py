@@ -19,8 +19,9 @@ from mesh.engine import Engine
 from mesh.errors import ServerStartFailed
 from mesh.scheduler.journal import encode_frame
 from mesh.store.topology import Topology
+from mesh_sdk.protocol.beats import LeaderBeat
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import VERSION, LeaderBeat
+from mesh_sdk.protocol.records import VERSION
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.connection import Link, connect
 from mesh_sdk.transport.streams import configuration

@@ -13,9 +13,10 @@ from typing import Any
 from msgspec import Raw
 
 from mesh_sdk.protocol import codec, records
+from mesh_sdk.protocol.beats import LeaderBeat
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.keys import workflow_key
-from mesh_sdk.protocol.records import NULL, VERSION, Cancel, Done, LeaderBeat, Notice, NoticeFrame, RunError, Start, Started
+from mesh_sdk.protocol.records import NULL, VERSION, Cancel, Done, Notice, NoticeFrame, RunError, Start, Started
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Delivery, StreamSettings
 from mesh_sdk.transport.connection import connect

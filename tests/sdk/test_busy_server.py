@@ -119,7 +119,7 @@ async def test_what_the_server_refuses_is_told_as_unavailable(mesh: Mesh, schedu
         frame.set_exception(Refused("no message may be stored now (10077)", 10077))
         return frame
 
-    for verb in ("start", "cancel"):
+    for verb in ("start", "control"):
         monkeypatch.setattr(triggers.Triggers, verb, refused)
     with pytest.raises(Unavailable, match="the start of 'echo' could not be stored"):
         await mesh.start("echo", 2)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from mesh_sdk.protocol.beats import WorkerBeat
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import VERSION, WorkerBeat
+from mesh_sdk.protocol.records import VERSION
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Callback
 from mesh_sdk.worker.held import Held

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mesh_sdk import Context, DefinitionError, Mesh, MeshError, RegistrationRefused, Unavailable
+from mesh_sdk.protocol.beats import LeaderBeat
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import VERSION, LeaderBeat, Register
+from mesh_sdk.protocol.records import VERSION, Register
 from mesh_sdk.transport.errors import Busy, TimedOut
 from mesh_sdk.transport.kv import Bucket
 from mesh_sdk.worker import runtime

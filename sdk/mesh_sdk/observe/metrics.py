@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from socket import gethostname
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from mesh_sdk.observe.instruments import Counter, Gauge, Histogram, Info, Instrument, Read, ReadEach
+from mesh_sdk.observe.gauges import SchedulerReads, WorkerReads
+from mesh_sdk.observe.instruments import Counter, Gauge, Histogram, Info, Instrument
 from mesh_sdk.protocol import records
+from mesh_sdk.protocol.definitions import CANCEL_IN_PROGRESS, CANCEL_NEWEST, QUEUE_NEWEST
 
 EXECUTION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800, 7200)
 LOOP_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
@@ -34,51 +36,16 @@ RETURN_REASONS = (
     records.RETURNED_FULL,
     records.RETURNED_REDELIVERED,
     records.RETURNED_DRAINING,
+    records.RETURNED_PAUSED,
     records.RETURNED_STALLED,
     records.RETURNED_UNKNOWN_ACTION,
     records.RETURNED_WITHDRAWN,
 )
+CANCELLING_STRATEGIES = (CANCEL_IN_PROGRESS, CANCEL_NEWEST, QUEUE_NEWEST)
 STICKY_RESULTS = ("hit", "first", "miss")
 RETRY_REASONS = (records.FAILED_ERROR, records.FAILED_TIMEOUT, "lost")
 DEAD_LETTER_SOURCES = ("events", "triggers", "reports", "lanes", "journal")
 LANES = ("shared", "private")
-
-
-class WorkerReads(TypedDict, total=False):
-    """What a worker's gauges are read from."""
-
-    ready: Read
-    """1 once the leader has journaled the registration and the worker takes work, else 0."""
-    draining: Read
-    slots: Read
-    slots_used: Read
-    heartbeat_timestamp: Read
-    """Seconds since 1970 of the last heartbeat that went out."""
-    executor_threads: Read
-    executor_threads_busy: Read
-    reports_buffered: Read
-    sticky_runs: Read
-    """Sticky runs that the worker keeps something for."""
-    nats_connected: Read
-
-
-class SchedulerReads(TypedDict, total=False):
-    """What a scheduler's gauges are read from. All but the first four are shown only while it leads."""
-
-    leader: Read
-    """1 while this process leads, else 0."""
-    term: Read
-    """The newest term that this process knows of."""
-    journal_sequence: Read
-    """The last journal sequence that this process has written or applied."""
-    nats_connected: Read
-    queue_depth: Read
-    runs_in_progress: Read
-    workers: ReadEach
-    """Workers by state."""
-    pool_slots: ReadEach
-    """Slots by pool."""
-    pool_slots_used: ReadEach
 
 
 InstrumentT = TypeVar("InstrumentT", bound=Instrument)
@@ -263,6 +230,11 @@ class SchedulerMetrics(_Metrics):
         self._gauge("nats_connected", "mesh_nats_connected", "1 while the connection to NATS is up, else 0.")
         self._leader_gauge("queue_depth", "mesh_queue_depth", "Steps that are ready and wait for a slot.")
         self._leader_gauge("runs_in_progress", "mesh_runs_in_progress", "Runs that have started and not ended.")
+        self._leader_gauge("group_runs_waiting", "mesh_concurrency_runs_waiting", "Runs that wait for a place in a concurrency group.")
+        self._leader_gauge("rate_steps_waiting", "mesh_rate_limit_steps_waiting", "Steps that wait until a rate limit lets them pass.")
+        self._leader_gauge(
+            "steps_without_worker", "mesh_steps_without_worker", "Steps that no worker that is there could run, by its labels or slots."
+        )
         self._leader_gauge("workers", "mesh_workers", "Workers known to the leader, by state.", "state")
         self._leader_gauge("pool_slots", "mesh_pool_slots", "Slots of a pool's workers.", "pool")
         self._leader_gauge("pool_slots_used", "mesh_pool_slots_used", "Slots of a pool that are held, reserved or released to.", "pool")
@@ -283,6 +255,9 @@ class SchedulerMetrics(_Metrics):
         self._run_duration = self._add(
             Histogram("mesh_run_duration_seconds", "Time from a run's start to its end.", EXECUTION_BOUNDS_S, ("workflow",))
         )
+        self._group_cancels = self._add(
+            Counter("mesh_concurrency_runs_cancelled", "Runs that were cancelled for others of their concurrency group.", ("strategy",))
+        )
         self._retries = self._add(Counter("mesh_retries", "New attempts of steps, by what made them necessary.", ("reason",)))
         self._moves = self._add(Counter("mesh_sticky_moves", "Times that a sticky run was bound to another worker.", ("reason",)))
         self._recalls = self._add(Counter("mesh_steps_recalled", "Assignments asked for again, because nobody had started them in time."))
@@ -293,6 +268,7 @@ class SchedulerMetrics(_Metrics):
         self._lane_messages.preset(*((lane,) for lane in LANES))
         self._assignments.preset(*((lane,) for lane in LANES))
         self._events.preset(("true",), ("false",))
+        self._group_cancels.preset(*((strategy,) for strategy in CANCELLING_STRATEGIES))
         self._retries.preset(*((reason,) for reason in RETRY_REASONS))
         self._dead_letters.preset(*((source,) for source in DEAD_LETTER_SOURCES))
 
@@ -375,6 +351,10 @@ class SchedulerMetrics(_Metrics):
     def recalled(self) -> None:
         """An assignment was asked for again."""
         self._recalls.add()
+
+    def group_cancelled(self, strategy: str) -> None:
+        """A run was cancelled for another one of its group; `strategy` is one of CANCELLING_STRATEGIES."""
+        self._group_cancels.add((strategy,))
 
     def retry(self, reason: str) -> None:
         """A step gets a new attempt; `reason` is one of RETRY_REASONS."""

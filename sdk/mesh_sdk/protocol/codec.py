@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Raw
 
-from mesh_sdk.protocol import records
+from mesh_sdk.protocol import beats, records
 from mesh_sdk.protocol.records import VERSION, LaneFrame, NoticeFrame, ReportFrame, TriggerFrame
 
 Frame = TypeVar("Frame", bound=msgspec.Struct)
-Beat = TypeVar("Beat", records.LeaderBeat, records.WorkerBeat)
+Beat = TypeVar("Beat", beats.LeaderBeat, beats.WorkerBeat)
 
 PAYLOAD_BYTES_MAX = 512 * 1024
 """The largest input, output or error that travels."""
@@ -111,5 +111,5 @@ trigger_frames = FrameCodec(TriggerFrame, records.Trigger)
 report_frames = FrameCodec(ReportFrame, records.Report)
 lane_frames = FrameCodec(LaneFrame, records.Order)
 notice_frames = FrameCodec(NoticeFrame, records.Notice)
-decode_leader_beat = _beats(records.LeaderBeat)
-decode_worker_beat = _beats(records.WorkerBeat)
+decode_leader_beat = _beats(beats.LeaderBeat)
+decode_worker_beat = _beats(beats.WorkerBeat)

@@ -18,8 +18,8 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
+from mesh_sdk.protocol.beats import WorkerBeat
 from mesh_sdk.protocol.codec import decode_worker_beat, encode
-from mesh_sdk.protocol.records import WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.errors import TransportError, WrongSequence

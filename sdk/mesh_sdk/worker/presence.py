@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from mesh_sdk.errors import MeshError
+from mesh_sdk.protocol.beats import WorkerBeat
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import WorkerBeat
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import IN_PROGRESS, Bus, Connect
 from mesh_sdk.transport.errors import TransportError

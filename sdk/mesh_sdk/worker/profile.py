@@ -10,7 +10,8 @@ import os
 import socket
 
 from mesh_sdk.config import Settings
-from mesh_sdk.protocol.records import VERSION, Register, WorkerBeat
+from mesh_sdk.protocol.beats import WorkerBeat
+from mesh_sdk.protocol.records import VERSION, Register
 from mesh_sdk.worker.identity import Identity
 from mesh_sdk.worker.session import Session
 from mesh_sdk.worker.slots import Slots

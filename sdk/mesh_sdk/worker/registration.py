@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from mesh_sdk.errors import RegistrationRefused
+from mesh_sdk.protocol.beats import WorkerBeat
 from mesh_sdk.protocol.codec import decode_leader_beat, decode_worker_beat
-from mesh_sdk.protocol.records import Register, Registered, WorkerBeat
+from mesh_sdk.protocol.records import Register, Registered
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.errors import NoResponders, Refused, TimedOut, TransportError

@@ -20,7 +20,8 @@ from mesh_sdk.errors import MeshError
 from mesh_sdk.labels import Label
 from mesh_sdk.observe import logs
 from mesh_sdk.protocol import ids
-from mesh_sdk.protocol.records import Registered, WorkerBeat
+from mesh_sdk.protocol.beats import WorkerBeat
+from mesh_sdk.protocol.records import Registered
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import Disconnected, TimedOut
 from mesh_sdk.worker.clock import Clock

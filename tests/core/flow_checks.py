@@ -1,0 +1,118 @@
+"""What flow control promises, asked of every moment of a world: what workers really run, and what was released when."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mesh.core import records as facts
+from mesh.core.inputs import SELF, Sender
+from mesh.core.labels import matches
+from mesh.core.limits import keys_of
+from mesh.core.parked import POLL_MS
+from mesh.core.placement import wish_of
+from mesh.core.records import Fact
+from mesh.core.step import READY, Step
+from tests.core.sticky_checks import StickyWorld
+
+NANOSECONDS = 1_000_000
+
+
+class FlowWorld(StickyWorld):
+    """A world that looks at groups, rates, labels and slots."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.buckets: dict[str, tuple[float, float]] = {}
+        """Rate → (core time in milliseconds, units in its bucket then)."""
+
+    def decide(self, input: object, sender: Sender = SELF) -> list[Fact]:
+        decided = super().decide(input, sender)
+        if self.pending is None:
+            self.check_places()
+        return decided
+
+    def _journaled(self, fact: Fact) -> None:
+        super()._journaled(fact)
+        if isinstance(fact, facts.StepReleased):
+            self._check_release(fact)
+
+    def _check_release(self, fact: facts.StepReleased) -> None:
+        run, worker = self.standby.find(fact.run), self.standby.workers.get(fact.worker)
+        assert run is not None
+        step = run.steps[fact.step]
+        if not step.is_key:
+            if worker is not None:
+                labels = [wish for wish in wish_of(step).labels if wish.required]
+                assert all(matches(wish, worker.labels) for wish in labels), f"{step.action} went to {worker.id}, {worker.labels}"
+                assert worker.slots >= wish_of(step).slots, f"{worker.id} has too few slots"
+            else:
+                assert not wish_of(step).labels, "a step that wants labels went to a shared lane"
+            self._pour(step)
+
+    def _pour(self, step: Step) -> None:
+        """A leaking bucket for each rate: another way to say what GCRA says."""
+        keys = keys_of(step)
+        for key, limit, per_ms, units in keys.rates if keys is not None else ():
+            at, level = self.buckets.get(key, (0, 0.0))
+            now = self.standby.now
+            level = max(0.0, level - (now - at) * limit / per_ms) + units
+            assert level <= max(limit // 5, units, 1) + 1e-6, f"rate {key}: {level} units in its bucket"
+            self.buckets[key] = now, level
+
+    def check_places(self) -> None:
+        """Of no key more runs, or attempts, run on workers than its limit says: those of cancelled runs count until they end."""
+        seen: dict[tuple[str, str], dict[tuple[str, int, str], int]] = {}
+        for holder in self.workers.values():
+            for token, order in holder.running.items():
+                run = self.state.find(order.run)
+                if run is None or run.keyed is None or run.flow.steps[order.step].slots == 0:
+                    continue
+                places = [(name, key, limit, (run.id, -1, "")) for (name, limit), key in zip(run.flow.limits, run.keyed.groups, strict=True)]
+                keys = keys_of(run.steps[order.step])
+                if keys is not None:
+                    limits = zip(run.flow.step_limits[order.step], keys.groups, strict=True)
+                    own = {place[:2] for place in places}
+                    places += [(name, key, limit, (run.id, order.step, token)) for (name, limit), key in limits if (name, key) not in own]
+                for name, key, limit, who in places:
+                    seen.setdefault((name, key), {})[who] = limit.max_runs
+        for place, runs in seen.items():
+            assert len(runs) <= max(runs.values()), f"{len(runs)} run in group {place}: {list(runs)}"
+
+    def check_slots(self) -> None:
+        """Nobody runs more than it has."""
+        for holder in self.workers.values():
+            assert holder.room >= 0, f"{holder.id} runs more than its slots"
+
+    def may_be_left(self, fact: Fact) -> bool:
+        """Behind a step that finds no slot for itself others wait for the same rate, for a moment."""
+        run = self.state.runs.get(fact.run) if isinstance(fact, facts.StepReleased) else None
+        if run is None or not isinstance(fact, facts.StepReleased) or (keys := keys_of(run.steps[fact.step])) is None:
+            return False
+        asked = [at for rate in keys.rates if (at := self.state.timers._rates.get(rate[0])) is not None]
+        return bool(asked) and min(asked) <= self.state.now + POLL_MS
+
+    def check_out(self) -> None:
+        """What a run counts as out is out."""
+        out = Counter(attempt.step.run.id for attempt in self.state.attempts.values())
+        for run in self.state.runs.values():
+            assert not run.flow.keyed or run.out == out[run.id], f"run {run.id} counts {run.out} attempts, {out[run.id]} are out"
+        for group in self.state.limits.groups:
+            for ticket in group.placed:
+                assert not ticket.over or out[ticket.run], f"a place of group {group.id} is kept for nobody: {ticket.run}"
+
+    # ---- where turns and limits decide, age alone does not ------------------------------------------------------------------
+
+    def _check_room(self, released: list[facts.StepReleased]) -> None:
+        """Whoever was given something had a free slot for it; a step that takes several gathers the others."""
+        self.check_slots()
+        last = {fact.worker: self.state.attempts.get(fact.token) for fact in released if fact.worker}
+        for id, attempt in last.items():
+            worker = self.state.workers.get(id)
+            if worker is not None and attempt is not None and attempt.slots:
+                assert worker.room + attempt.slots >= 1, f"{id} was given a step without having a slot"
+
+    def _check_order_of_bound(self, waiting: list[tuple[Step, int, str]], released: list[facts.StepReleased]) -> None:
+        left = [step for step, mark, _ in waiting if step.state is READY and step.mark == mark and not step.parked]
+        left = [step for step in left if not step.run.flow.keyed and step.slots == 1]
+        released = [fact for fact in released if (run := self.state.find(fact.run)) is not None and not run.flow.keyed]
+        super()._check_order_of_bound([(step, step.mark, "") for step in left], released)
