@@ -31,7 +31,9 @@ WORKFLOWS = {
     "no limits": WorkflowDefinition("w", [StepDefinition("a")]),
     "turns": WorkflowDefinition("w", [StepDefinition("a")], concurrency=TURNS),
     "groups of one": WorkflowDefinition("w", [StepDefinition("a")], concurrency=PLACES),
-    "groups and a rate": WorkflowDefinition("w", [StepDefinition("a", rate_limits=[RateDefinition("r", 10**9, 1_000)])], concurrency=PLACES),
+    "groups and a rate": WorkflowDefinition(
+        "w", [StepDefinition("a", rate_limits=[RateDefinition("r", 10**9, 1_000)])], concurrency=PLACES
+    ),
 }
 
 

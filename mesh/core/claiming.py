@@ -36,13 +36,17 @@ class Claiming(Spawning):
                 self.record(facts.StepClaimed(token))
 
     def hold(self, attempt: Attempt, worker: str) -> None:
-        """The attempt is known to run there. If that worker drains, or is in another pool by now, the pool that was charged has room."""
-        holder = self.state.workers[worker]
+        """The attempt is known to run there.
+
+        If that worker drains, is in another pool by now or had no free slot for it, the pool that was charged has room.
+        """
+        holder, pool = self.state.workers[worker], attempt.pool
+        free = pool.free if pool is not None else 0
         self.record(facts.StepAccepted(attempt.token, worker))
         if not holder.takes_work:
             self.pump(holder.pool)
-        if attempt.pool is not None and attempt.pool is not holder.pool:
-            self.pump(attempt.pool)
+        if pool is not None and pool.free > free:
+            self.pump(pool)
 
     def settle_lanes(self) -> None:
         """The time to claim is over: what nobody has claimed gets a new attempt."""

@@ -11,7 +11,7 @@ from mesh.core.limits import keys_of
 from mesh.core.parked import POLL_MS
 from mesh.core.placement import wish_of
 from mesh.core.records import Fact
-from mesh.core.step import READY, Step
+from mesh.core.step import Step
 from tests.core.sticky_checks import StickyWorld
 
 NANOSECONDS = 1_000_000
@@ -67,7 +67,9 @@ class FlowWorld(StickyWorld):
                 run = self.state.find(order.run)
                 if run is None or run.keyed is None or run.flow.steps[order.step].slots == 0:
                     continue
-                places = [(name, key, limit, (run.id, -1, "")) for (name, limit), key in zip(run.flow.limits, run.keyed.groups, strict=True)]
+                places = [
+                    (name, key, limit, (run.id, -1, "")) for (name, limit), key in zip(run.flow.limits, run.keyed.groups, strict=True)
+                ]
                 keys = keys_of(run.steps[order.step])
                 if keys is not None:
                     limits = zip(run.flow.step_limits[order.step], keys.groups, strict=True)
@@ -89,7 +91,7 @@ class FlowWorld(StickyWorld):
         if run is None or not isinstance(fact, facts.StepReleased) or (keys := keys_of(run.steps[fact.step])) is None:
             return False
         asked = [at for rate in keys.rates if (at := self.state.timers._rates.get(rate[0])) is not None]
-        return bool(asked) and min(asked) <= self.state.now + POLL_MS
+        return bool(asked) and self.state.now < min(asked) <= self.state.now + POLL_MS
 
     def check_out(self) -> None:
         """What a run counts as out is out."""
@@ -112,7 +114,5 @@ class FlowWorld(StickyWorld):
                 assert worker.room + attempt.slots >= 1, f"{id} was given a step without having a slot"
 
     def _check_order_of_bound(self, waiting: list[tuple[Step, int, str]], released: list[facts.StepReleased]) -> None:
-        left = [step for step, mark, _ in waiting if step.state is READY and step.mark == mark and not step.parked]
-        left = [step for step in left if not step.run.flow.keyed and step.slots == 1]
-        released = [fact for fact in released if (run := self.state.find(fact.run)) is not None and not run.flow.keyed]
-        super()._check_order_of_bound([(step, step.mark, "") for step in left], released)
+        if not any(flow.keyed for flow in self.state.flows.values()):
+            super()._check_order_of_bound([each for each in waiting if each[0].slots == 1], released)

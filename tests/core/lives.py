@@ -77,7 +77,7 @@ def _start(world: World, rng: random.Random) -> str:
         options["key"] = rng.choice("xyz")
     if name in ("soft", "hard") and rng.random() < 0.3:
         options["worker"] = rng.choice(["w1", "w2"])
-    return world.start(name, client=rng.choice(["client", "other"]), **options)
+    return world.start(name, client=rng.choice(["client", "other"]), **options)  # type: ignore[arg-type]
 
 
 def _from_the_grave(world: World, rng: random.Random) -> None:

@@ -7,7 +7,7 @@ start r1 chain key=k                                    a client starts a run
 event user.created 7                                    an event was stored as message 7
 w1 accepts|finishes|fails|returns|lends|resumes|refreshes|spawns r1.a [words] [options]     r1.a@2: its second attempt
 w1 drains|leaves|holds r1.a r1.b
-lost w1 · cancel r1 why · time 1500 · lanes-lost · again · takeover
+lost w1 · steer w1 pause · cancel r1 why · time 1500 · lanes-lost · again · takeover
 ```
 Records have no mark, what is sent begins with `->`. Runs and pools get short names as they come.
 """
@@ -127,6 +127,9 @@ class _Player:
     def _do_lost(self, plain: list[str], options: Options) -> tuple[object, Sender]:
         return WorkerVanished(plain[0], str(options.get("incarnation", "i1")), "lost"), SELF
 
+    def _do_steer(self, plain: list[str], options: Options) -> tuple[object, Sender]:
+        return wire.Steer(*plain), SELF
+
     def _do_lanes_lost(self, plain: list[str], options: Options) -> tuple[object, Sender]:
         return LanesLost(), SELF
 
@@ -190,6 +193,8 @@ class _Player:
     def _order(self, order: wire.Order) -> str:
         if isinstance(order, wire.Forget):
             return f"forget {self._run(order.run)} ({order.reason})"
+        if isinstance(order, wire.Steered):
+            return order.what
         name = f"{self._run(order.run)}.{order.step}" if isinstance(order, wire.Withdraw) else f"{self._run(order.run)}.{order.name}"
         if isinstance(order, wire.Withdraw):
             unless = " unless started" if order.unless_started else ""

@@ -1,4 +1,4 @@
-"""Flow control in random mixes: groups of all strategies, key functions, rates, labels, slots, sticky runs, and workers that come and go."""
+"""Flow control in random mixes: groups of all strategies, key functions, rates, labels, slots, sticky runs, workers that come and go."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ IDS = ("w1", "w2", "w3")
 def _limit(rng: random.Random, key: str = "") -> ConcurrencyDefinition:
     scope = rng.choice(["", "", "shared"])
     strategy = STRATEGIES[0] if scope else rng.choice(STRATEGIES)
-    return ConcurrencyDefinition(2 if scope else rng.randint(1, 3), strategy, key or "input.k", FUNCTION if key else "path", scope, {"a": 3})
+    return ConcurrencyDefinition(
+        2 if scope else rng.randint(1, 3), strategy, key or "input.k", FUNCTION if key else "path", scope, {"a": 3}
+    )
 
 
 def _step(rng: random.Random, index: int) -> StepDefinition:
@@ -46,13 +48,14 @@ def _step(rng: random.Random, index: int) -> StepDefinition:
         LabelDefinition(rng.choice(["gpu", "zone"]), rng.choice([1, 2]), rng.choice(["=", ">=", "!="]), rng.random() < 0.6)
         for _ in range(rng.choice([0, 0, 0, 1, 2]))
     ]
+    units: list[int | str] = [1, 2, "input.n"]
     rates = [
-        RateDefinition(key, limit, 1_000, rng.choice([1, 2, "input.n"]))
+        RateDefinition(key, limit, 1_000, units[rng.randrange(3)])
         for key, limit in rng.sample([("r", 20), ("input.k", 5)], rng.choice([0, 0, 0, 1, 2]))
     ]
     return StepDefinition(
-        f"s{index}", sorted(rng.sample(range(index), rng.randint(0, min(index, 2)))), rng.choice([0, 500, 3_000]), rng.choice([0, 0, 9_000]),
-        rng.randint(0, 2), 0.0, 0, rng.choice([0, 0, 2, 7]), "", rng.choice([1, 1, 1, 2, 3]),
+        f"s{index}", sorted(rng.sample(range(index), rng.randint(0, min(index, 2)))), rng.choice([0, 500, 3_000]),
+        rng.choice([0, 0, 9_000]), rng.randint(0, 2), 0.0, 0, rng.choice([0, 0, 2, 7]), "", rng.choice([1, 1, 1, 2, 3]),
         [_limit(rng) for _ in range(rng.choice([0, 0, 0, 1]))], rates, wishes,
     )  # fmt: skip
 
@@ -80,7 +83,7 @@ class _Life:
         for id in IDS[: self.rng.randint(1, 3)]:
             self.join(id)
 
-    def labels(self) -> dict[str, int]:
+    def labels(self) -> dict[str, str | int | float]:
         return {name: self.rng.choice([1, 2]) for name in ("gpu", "zone") if self.rng.random() < 0.7}
 
     def join(self, id: str) -> None:
@@ -128,7 +131,7 @@ class _Life:
             options["delay_ms"] = rng.choice([50, 3_000])
         if flow.sticky and rng.random() < 0.2:
             options["worker"] = rng.choice(IDS)
-        self.world.start(flow.name, input=b'{"k":"%s","n":%d}' % (rng.choice([b"a", b"b"]), rng.choice([1, 2])), **options)
+        self.world.start(flow.name, input=b'{"k":"%s","n":%d}' % (rng.choice([b"a", b"b"]), rng.choice([1, 2])), **options)  # type: ignore[arg-type]
 
     def pass_time(self, ms: int) -> None:
         """As the shell does: to each time that the core asks for."""

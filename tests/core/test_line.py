@@ -13,6 +13,7 @@ from mesh.core import line as lines
 from mesh.core.graph import Flow
 from mesh.core.inputs import Sender
 from mesh.core.line import AGED_MS, KEYS_SWEPT, SHARE, Line, Turns
+from mesh.core.records import StepReleased
 from mesh.core.run import Run
 from mesh.core.step import READY, SKIPPED, Step
 from mesh_sdk.protocol import records as wire
@@ -202,7 +203,7 @@ def waits_of_the_core() -> dict[str, float]:
 
     def decide(input: object, sender: object) -> None:
         core.decide(input, sender)  # type: ignore[arg-type]
-        out.extend((fact.run, fact.token) for fact in core.take() if type(fact).__name__ == "StepReleased")
+        out.extend((fact.run, fact.token) for fact in core.take() if isinstance(fact, StepReleased))
 
     client = Sender("client", "", 0)
     for key in ["A"] * FLOOD + list("BCDEF") * FEW:

@@ -100,6 +100,10 @@ class Mesh(RuleBasedStateMachine):
     def leave(self, pick: int) -> None:
         self.world.leave(self._holder(pick))
 
+    @rule(id=workers, what=st.sampled_from([wire.PAUSE, wire.RESUME, wire.RESUME, wire.DRAIN]))
+    def steer(self, id: str, what: str) -> None:
+        self.world.decide(wire.Steer(id, what))
+
     @rule(ms=st.sampled_from([1, 250, 5000, 70_000, 300_000]))
     def time(self, ms: int) -> None:
         self.world.pass_time(ms)

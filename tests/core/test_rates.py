@@ -20,8 +20,8 @@ from tests.core.world import T0, World
 SECOND = 1_000
 
 
-def rated(*rates: RateDefinition, name: str = "w", **options: int) -> WorkflowDefinition:
-    return WorkflowDefinition(name, [StepDefinition("a", retries=3, rate_limits=list(rates), **options)])
+def rated(*rates: RateDefinition, name: str = "w") -> WorkflowDefinition:
+    return WorkflowDefinition(name, [StepDefinition("a", retries=3, rate_limits=list(rates))])
 
 
 def world_of(*workflows: WorkflowDefinition, slots: int = 1_000) -> tuple[World, Holder]:
@@ -48,7 +48,9 @@ def pass_until(world: World, end: int) -> None:
 # ---- figures ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("limit", "per", "units"), [(100, SECOND, 1), (100, SECOND, 7), (60, 60 * SECOND, 1), (1, SECOND, 1), (3, SECOND, 3)])
+@pytest.mark.parametrize(
+    ("limit", "per", "units"), [(100, SECOND, 1), (100, SECOND, 7), (60, 60 * SECOND, 1), (1, SECOND, 1), (3, SECOND, 3)]
+)
 def test_never_more_passes_than_limit_and_burst(limit: int, per: int, units: int) -> None:
     rates = Rates()
     passed: list[int] = []
@@ -84,7 +86,7 @@ def test_keys_whose_buckets_are_empty_are_forgotten() -> None:
 @pytest.mark.parametrize("taker", ["", *TAKERS])
 def test_a_hundred_a_second(taker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worlds, "check", lambda state: None)  # it looks at all that waits
-    world, holder = world_of(rated(RateDefinition("r", 100, SECOND)))
+    world, _ = world_of(rated(RateDefinition("r", 100, SECOND)))
     for _ in range(1_300):
         world.start("w")
     for second in range(1, 11):
@@ -134,13 +136,29 @@ def test_a_rate_that_can_not_be_fails_the_run(input: bytes, words: str) -> None:
 
 
 def test_all_rates_of_a_step_must_let_it_pass() -> None:
-    world, _ = world_of(rated(RateDefinition("r", 10, SECOND), RateDefinition("s", 1, SECOND)), rated(RateDefinition("r", 10, SECOND), name="x"))
+    world, _ = world_of(
+        rated(RateDefinition("r", 10, SECOND), RateDefinition("s", 1, SECOND)), rated(RateDefinition("r", 10, SECOND), name="x")
+    )
     for _ in range(3):
         world.start("w")
     other = world.start("x")
     assert other in {run for _, run in released(world)}, "what waits for s alone takes nothing of r"
     pass_until(world, 2_001)
     assert [at for at, run in released(world) if run != other] == [0, 1_000, 2_000]
+
+
+def test_who_waits_for_another_rate_too_holds_nobody_up() -> None:
+    slow, fast = RateDefinition("slow", 1, 60 * SECOND), RateDefinition("fast", 10, SECOND)
+    world, _ = world_of(rated(fast, slow), rated(fast, name="x"))
+    for _ in range(4):
+        world.start("x")
+    for _ in range(3):
+        world.start("w")
+    for _ in range(4):
+        world.start("x")
+    pass_until(world, 1_500)
+    begun = Counter(world.state.runs[run].flow.name for _, run in released(world))
+    assert begun == {"x": 8, "w": 1}, "two wait a minute for the slow one, and for that one alone"
 
 
 def test_workflows_that_name_a_key_share_its_rate() -> None:
@@ -239,7 +257,10 @@ def test_steps_that_find_no_slot_in_their_time_go_when_there_is_one(taker: str) 
 @pytest.mark.parametrize("sticky", ["SOFT", "HARD"])
 def test_a_parked_step_is_found_again_when_its_run_is_bound_anew(sticky: str) -> None:
     definition = WorkflowDefinition(
-        "w", [StepDefinition("a"), StepDefinition("b", [0], rate_limits=[RateDefinition("r", 1, SECOND)])], sticky=sticky, sticky_timeout_ms=100
+        "w",
+        [StepDefinition("a"), StepDefinition("b", [0], rate_limits=[RateDefinition("r", 1, SECOND)])],
+        sticky=sticky,
+        sticky_timeout_ms=100,
     )
     world, holder = world_of(definition, slots=5)
     runs = [world.start("w") for _ in range(3)]
