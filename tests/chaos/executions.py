@@ -128,6 +128,6 @@ class _Places:
         return None
 
     def _given_up(self, one: Span, other: Span) -> bool:
-        """Whether the first one's worker was given up before the other one was given out; it may have begun even later, if it was cut off."""
+        """Whether the first one's worker was given up before the other one was given out. Cut off, it may have begun even after that."""
         given, later = (self._released.get((span.run, span.step, span.attempt), 0) for span in (one, other))
         return any(given <= gone <= later for gone in self._gone[one.worker])
