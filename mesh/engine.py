@@ -6,6 +6,7 @@ connect → streams → follow the journal → (when the leader is silent) lead 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -167,7 +168,7 @@ class Engine:
             self._readiness.say(f"leads term {term.number}")
             self._readiness.sure()
             await self._lead(term, leadership, patience.stopping)
-            self._term = None
+            self._term = term = None
             if not patience.stopping.done():
                 await patience.unless_stopped(self._follow_again(follower))
 
@@ -181,10 +182,16 @@ class Engine:
                 wait.cancel()
 
     async def _follow_again(self, follower: Follower) -> None:
+        """Follow with a state of its own, and free the one before.
+
+        That is a ring of runs and steps, which only the collector frees, and as it is set it might not look for hours. It takes
+        its time now: nobody waits for a scheduler that does not lead.
+        """
         backoff = Backoff(_AGAIN_S, _AGAIN_S_MAX)
         while True:
             try:
                 await follower.start()
+                gc.collect()
                 return
             except TransportError as error:
                 log.warning("the journal can't be followed yet: %s", error)

@@ -13,13 +13,26 @@ import msgspec
 from mesh.core.records import InputRejected
 from mesh.scheduler.chores import Chore, Chores
 from mesh_sdk.protocol.subjects import Subjects
-from mesh_sdk.transport.bus import Bus
+from mesh_sdk.transport.bus import Bus, Stored
 
 log = logging.getLogger(__name__)
 
 WAITING_MAX = 10_000
 """Letters to be written; of more only the log tells, and the journal."""
 DATA_BYTES_MAX = 256 * 1024
+
+
+def encode_letter(record: InputRejected, stored: Stored | None, bytes_max: int) -> bytes:
+    """A dead letter: what was rejected and why, with the message itself, as far as it still is there, cut to so many bytes."""
+    letter = {
+        "source": record.source,
+        "sequence": record.sequence,
+        "index": record.index,
+        "reason": record.reason,
+        "subject": stored.subject if stored else "",
+        "data": base64.b64encode(stored.data[:bytes_max]).decode() if stored else "",
+    }
+    return msgspec.json.encode(letter)
 
 
 class Letters:
@@ -54,15 +67,8 @@ class Letters:
     async def _bury(self, record: InputRejected) -> None:
         """Its id makes a repeat after a takeover harmless."""
         stored = await self._bus.get(self._streams.get(record.source, self._subjects.triggers_stream), record.sequence)
-        letter = {
-            "source": record.source,
-            "sequence": record.sequence,
-            "index": record.index,
-            "reason": record.reason,
-            "subject": stored.subject if stored else "",
-            "data": base64.b64encode(stored.data[:DATA_BYTES_MAX]).decode() if stored else "",
-        }
+        letter = encode_letter(record, stored, DATA_BYTES_MAX)
         source = record.source if record.source in self._streams else "triggers"
         id = f"dead-{record.source}-{record.sequence}-{record.index}"
-        await self._bus.append(self._subjects.dead(source), msgspec.json.encode(letter), message_id=id)
+        await self._bus.append(self._subjects.dead(source), letter, message_id=id)
         self._waiting.pop((record.source, record.sequence, record.index), None)

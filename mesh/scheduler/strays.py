@@ -10,12 +10,11 @@ comes of it is a frame of another writer, which ends the term of the leader, and
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable, Mapping
 
-import msgspec
-
+from mesh.core.records import InputRejected
+from mesh.scheduler.letters import encode_letter
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Stored
 
@@ -62,16 +61,9 @@ class Strays:
         """One that the leader has met: keep it among the dead letters."""
         if not self.passed(stray.sequence, stray.subject):
             return
-        letter = {
-            "source": _SOURCE,
-            "sequence": stray.sequence,
-            "index": -1,
-            "reason": REASON,
-            "subject": stray.subject,
-            "data": base64.b64encode(stray.data[:_DATA_BYTES_MAX]).decode(),
-        }
+        letter = encode_letter(InputRejected(_SOURCE, stray.sequence, -1, REASON), stray, _DATA_BYTES_MAX)
         id = f"dead-{_SOURCE}-{stray.sequence}"
-        self._bus.append_soon(self._subjects.dead(_SOURCE), msgspec.json.encode(letter), message_id=id).add_done_callback(_told)
+        self._bus.append_soon(self._subjects.dead(_SOURCE), letter, message_id=id).add_done_callback(_told)
         self.on_buried()
 
 

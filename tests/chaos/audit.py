@@ -23,6 +23,7 @@ from mesh_sdk.transport.connection import Link, connect
 from mesh_sdk.transport.errors import TransportError
 from tests.chaos.history import Line
 from tests.chaos.witness import digest
+from tests.faults.journal import digests
 
 NAMES = Subjects()
 FINISHED_MAX = 10_000
@@ -128,7 +129,7 @@ class Audit:
         while time.monotonic() < end:
             with suppress(TransportError):
                 leader = await self._ask_leader()
-                answers = await self._ask_all()
+                answers = await digests(self._bus)
                 standby = [one for one in answers if not one["leads"] and one["sequence"] == leader["sequence"]]
                 if standby and self.frames and self.frames[-1].sequence == leader["sequence"]:
                     self.samples += [(time.monotonic(), one["sequence"], one["digest"]) for one in (leader, *standby)]
@@ -153,18 +154,6 @@ class Audit:
     async def _ask_leader(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(await self._bus.request(NAMES.api("digest"), b"{}", ASK_S))["ok"]
         return answer
-
-    async def _ask_all(self) -> list[dict[str, Any]]:
-        answers: list[dict[str, Any]] = []
-        inbox = self._bus.new_inbox()
-        subscription = await self._bus.subscribe(inbox, lambda subject, reply, data: answers.append(json.loads(data)))
-        self._bus.publish(NAMES.control("schedulers"), b'{"ask":"digest"}', inbox)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                while len(answers) < 2:
-                    await asyncio.sleep(0.02)
-        await subscription.close()
-        return answers
 
     # ---- what is stored -----------------------------------------------------------------------------------------------
 

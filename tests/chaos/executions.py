@@ -119,13 +119,15 @@ class _Places:
                     self._gone[record.worker].append(kept.sequence)
 
     def two_at_once(self, its: list[Span]) -> str | None:
-        """Two executions on two workers at once, neither of which had been given up."""
+        """Two executions on two workers at once, neither of which had been given up for the other."""
         for one in its:
             for other in its:
-                if one.worker != other.worker and one.since <= other.since < one.until and not self._given_up(one, other):
+                at_once = one.worker != other.worker and one.since <= other.since < one.until
+                if at_once and not self._given_up(one, other) and not self._given_up(other, one):
                     return f"{one.step}#{one.attempt} on {one.worker} and {other.step}#{other.attempt} on {other.worker}"
         return None
 
     def _given_up(self, one: Span, other: Span) -> bool:
+        """Whether the first one's worker was given up before the other one was given out. Cut off, it may have begun even after that."""
         given, later = (self._released.get((span.run, span.step, span.attempt), 0) for span in (one, other))
         return any(given <= gone <= later for gone in self._gone[one.worker])

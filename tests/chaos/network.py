@@ -14,6 +14,7 @@ from enum import Enum
 CHUNK_BYTES = 65_536
 DELAY_S = 0.15
 CALL_S = 10.0
+LAST_ROUNDS = 4
 
 
 class Mode(Enum):
@@ -82,9 +83,10 @@ class Link:
             self._far.add(other)
             await asyncio.gather(self._pass(reader, other, self._up), self._pass(there, writer, self._down))
         except OSError:
-            writer.transport.abort()
+            pass
         finally:
             self._near.discard(writer)
+            writer.transport.abort()
             if other is not None:
                 self._far.discard(other)
                 other.transport.abort()
@@ -145,10 +147,12 @@ class Network:
             for links in self._links.values():
                 for link in links:
                     link.close()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for _ in range(LAST_ROUNDS):  # what was accepted in the last moment has its task a moment later
+                tasks = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.sleep(0)
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(CALL_S)
         self._loop.call_soon_threadsafe(self._loop.stop)

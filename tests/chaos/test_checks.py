@@ -79,6 +79,8 @@ def test_a_sticky_run_in_two_places_is_found_unless_its_worker_was_given_up() ->
     gone = facts.WorkerGone("w-0", "i", "silent")
     assert not _entered(lines, _audit(released[0], gone, released[1]), names).broken
     assert _entered(lines, _audit(gone, *released), names).broken == {"one place": 1}, "it was given up before, not meanwhile"
+    late = [_line(1, "begin", "w-1", attempt=2), _line(2, "begin", "w-0"), _line(3, "end", "w-0"), _line(4, "end", "w-1", attempt=2)]
+    assert not _entered(late, _audit(released[0], gone, released[1]), names).broken, "it was cut off and could not know"
 
 
 def test_more_steps_than_slots_are_found_and_a_lent_slot_is_none() -> None:

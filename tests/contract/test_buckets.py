@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 
 from mesh_sdk.transport.bus import Bus, KeyValue
-from mesh_sdk.transport.errors import Damaged, StreamFull, StreamMissing, TransportError, WrongSequence
+from mesh_sdk.transport.connection import Link
+from mesh_sdk.transport.errors import Damaged, StreamFull, StreamMissing, TimedOut, TransportError, WrongSequence
 from mesh_sdk.transport.kv import bucket_stream
 from mesh_sdk.transport.objects import object_stream
 from tests.contract.conftest import MIB, MakeBus, until
@@ -149,6 +151,22 @@ async def test_an_object_without_room_leaves_the_old_one(bus: Bus, name: str):
         await objects.put("a", b"y" * MIB)
     assert await objects.get("a") == b"x" * (MIB // 2)
     await objects.put("b", b"z" * (MIB // 4))
+
+
+async def test_an_object_is_whole_though_nobody_heard_that_it_was_stored(bus: Link, name: str, monkeypatch: pytest.MonkeyPatch):
+    await bus.ensure_stream(object_stream(name, max_bytes=16 * MIB))
+    store = bus.store
+
+    async def unheard(subject: str, *what: Any) -> None:
+        await store(subject, *what)
+        if ".M." in subject:
+            raise TimedOut(subject)
+
+    monkeypatch.setattr(bus, "store", unheard)
+    with pytest.raises(TimedOut):
+        await bus.objects(name).put("a", b"x")
+    monkeypatch.undo()
+    assert await bus.objects(name).get("a") == b"x"
 
 
 async def test_a_damaged_object_is_not_handed_out(bus: Bus, name: str):

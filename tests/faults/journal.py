@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
+from contextlib import suppress
+from typing import Any
 
 from mesh.core import records as facts
 from mesh.core.records import JournalFrame
@@ -15,7 +18,18 @@ from mesh_sdk.transport.bus import Bus, Delivery
 
 NAMES = Subjects()
 READ_S = 30.0
-__all__ = ["NAMES", "JournalFrame", "check_executions", "check_once", "decode_frame", "encode", "encode_frame", "frames", "records"]
+__all__ = [
+    "NAMES",
+    "JournalFrame",
+    "check_executions",
+    "check_once",
+    "decode_frame",
+    "digests",
+    "encode",
+    "encode_frame",
+    "frames",
+    "records",
+]
 
 
 async def frames(bus: Bus) -> list[tuple[int, JournalFrame]]:
@@ -65,3 +79,17 @@ def check_executions(executions: list[tuple[str, str, int, str, int]]) -> None:
     counts = Counter((run, step, attempt) for run, step, attempt, what, _ in executions if what == "start")
     twice = [what for what, count in counts.items() if count > 1]
     assert not twice, f"executed more than once: {twice[:5]}"
+
+
+async def digests(bus: Bus) -> list[dict[str, Any]]:
+    """What both schedulers say that their state is, or whoever answers within a second."""
+    answers: list[dict[str, Any]] = []
+    inbox = bus.new_inbox()
+    subscription = await bus.subscribe(inbox, lambda subject, reply, data: answers.append(json.loads(data)))
+    bus.publish(NAMES.control("schedulers"), b'{"ask":"digest"}', inbox)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            while len(answers) < 2:
+                await asyncio.sleep(0.02)
+    await subscription.close()
+    return answers

@@ -140,7 +140,7 @@ async def _digests_agree(bus: Link) -> None:
     async with asyncio.timeout(10):
         while True:
             leader = json.loads(await bus.request(NAMES.api("digest"), b"{}", 2.0))["ok"]
-            standbys = [answer for answer in await _ask_all(bus) if not answer["leads"] and answer["sequence"] == leader["sequence"]]
+            standbys = [answer for answer in await journal.digests(bus) if not answer["leads"] and answer["sequence"] == leader["sequence"]]
             follower = Follower(bus, NAMES, FINISHED_MAX)
             await follower.start()
             await follower.wait_for(leader["sequence"], 10.0)
@@ -150,16 +150,3 @@ async def _digests_agree(bus: Link) -> None:
             await asyncio.sleep(0.1)
     assert [answer["digest"] for answer in standbys] == [leader["digest"]]
     assert digest(follower.state) == leader["digest"]
-
-
-async def _ask_all(bus: Link) -> list[dict[str, object]]:
-    answers: list[dict[str, object]] = []
-    inbox = bus.new_inbox()
-    subscription = await bus.subscribe(inbox, lambda subject, reply, data: answers.append(json.loads(data)))
-    bus.publish(NAMES.control("schedulers"), b'{"ask":"digest"}', inbox)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(1):
-            while len(answers) < 2:
-                await asyncio.sleep(0.02)
-    await subscription.close()
-    return answers

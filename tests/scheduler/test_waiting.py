@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -177,3 +179,18 @@ async def _beat(bus: Link, term: int) -> None:
     while True:
         bus.publish(NAMES.leader_beat, encode(LeaderBeat(VERSION, "other", term, term)))
         await asyncio.sleep(0.1)
+
+
+async def test_what_a_term_knew_is_freed_when_it_is_over(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """It is a ring that no counting of references frees: each term would leave all that it knew."""
+    caplog.set_level(logging.CRITICAL, "mesh.engine")  # pytest would keep what is logged of its end, and with it the whole term
+    bus = await connect([server.url], name="test")
+    async with running(server.url) as scheduler:
+        await until(lambda: bool(scheduler.lines))
+        term = scheduler.engine._term
+        assert term is not None
+        first = weakref.ref(term.state)
+        del term
+        await bus.bucket(NAMES.leader_bucket).put("0", b"a stranger")
+        await until(lambda: first() is None)
+    await bus.close()

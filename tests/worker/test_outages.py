@@ -6,13 +6,14 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from mesh_sdk import Context, Mesh
+from mesh_sdk import Context, Mesh, Task
 from mesh_sdk.protocol import ids, records
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import VERSION, Accepted, Finished, Holding, LaneFrame, Register, Returned
+from mesh_sdk.protocol.records import VERSION, Accepted, Assign, Finished, Holding, LaneFrame, Register, Returned
 from mesh_sdk.transport.connection import connect
 from mesh_sdk.worker.demand import MESSAGES_ASKED_MAX
 from mesh_sdk.worker.presence import Presence
@@ -131,39 +132,9 @@ async def test_a_worker_that_lost_touch_stops_everything_and_comes_back_as_anoth
         assert all(isinstance(record, Accepted) for record in leader.of(order.token)), "nothing is answered for what was given up"
 
 
-async def test_a_stalled_loop_returns_what_may_have_gone_to_another(leader: Leader, mesh: Mesh):
-    late = leader.assign("quick")
+def blocked_while_orders_come(leader: Leader, mesh: Mesh, late: list[Assign]) -> list[Task[Any, Any]]:
+    """Two workflows: `block` stalls the loop, and meanwhile these orders come to the shared lane; `quick` is what they are for."""
     pool = ids.pool_id(["block:block", "quick:quick"])
-
-    async def send_late() -> None:
-        bus = await connect([leader.url], name="late")
-        await bus.append(leader.subjects.shared_lane(pool), encode(LaneFrame(VERSION, 1, [late])))
-        await bus.close()
-
-    @mesh.task()
-    async def block(ctx: Context) -> None:
-        sender = threading.Thread(target=lambda: asyncio.run(send_late()))
-        sender.start()
-        sender.join()
-        time.sleep(0.8)
-
-    @mesh.task()
-    async def quick(ctx: Context) -> int:
-        return 1
-
-    async with running(mesh.worker("clerk", slots=4, workflows=[block, quick], id="w-1")):
-        blocker = leader.assign("block")
-        await leader.share("w-1", blocker)
-        returned = await leader.last_of(late.token)
-        assert isinstance(returned, records.Returned)
-        assert returned.reason == records.RETURNED_STALLED
-        assert isinstance(await leader.last_of(blocker.token), Finished)
-
-
-async def test_after_a_stall_nothing_goes_to_and_fro(leader: Leader, mesh: Mesh):
-    """What came meanwhile goes back, and is given out again at once: to the only worker there is."""
-    pool = ids.pool_id(["block:block", "quick:quick"])
-    late = [leader.assign("quick") for _ in range(3)]
 
     async def send_late() -> None:
         bus = await connect([leader.url], name="late")
@@ -182,7 +153,24 @@ async def test_after_a_stall_nothing_goes_to_and_fro(leader: Leader, mesh: Mesh)
     async def quick(ctx: Context) -> int:
         return 1
 
-    async with running(mesh.worker("clerk", slots=4, workflows=[block, quick], id="w-1")):
+    return [block, quick]
+
+
+async def test_a_stalled_loop_returns_what_may_have_gone_to_another(leader: Leader, mesh: Mesh):
+    late = leader.assign("quick")
+    async with running(mesh.worker("clerk", slots=4, workflows=blocked_while_orders_come(leader, mesh, [late]), id="w-1")):
+        blocker = leader.assign("block")
+        await leader.share("w-1", blocker)
+        returned = await leader.last_of(late.token)
+        assert isinstance(returned, records.Returned)
+        assert returned.reason == records.RETURNED_STALLED
+        assert isinstance(await leader.last_of(blocker.token), Finished)
+
+
+async def test_after_a_stall_nothing_goes_to_and_fro(leader: Leader, mesh: Mesh):
+    """What came meanwhile goes back, and is given out again at once: to the only worker there is."""
+    late = [leader.assign("quick") for _ in range(3)]
+    async with running(mesh.worker("clerk", slots=4, workflows=blocked_while_orders_come(leader, mesh, late), id="w-1")):
         await leader.share("w-1", leader.assign("block"))
         open = {order.token for order in late}
         returned = 0

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from mesh_sdk.transport import streams
 from mesh_sdk.transport.bus import StreamSettings
-from mesh_sdk.transport.errors import Damaged
+from mesh_sdk.transport.errors import Damaged, Refused
 
 if TYPE_CHECKING:
     from mesh_sdk.transport.wire import Wire
@@ -74,8 +74,12 @@ class ObjectStore:
                 group = parts[at : at + _IN_FLIGHT]
                 sent = [self._wire.store(f"{chunks}.{at + n}", part, b"", _TIMEOUT_S) for n, part in enumerate(group)]
                 await asyncio.gather(*sent)
-            await self._wire.store(self._place(name), msgspec.json.encode(manifest), b"", _TIMEOUT_S)
         except BaseException:
+            self._forget(f"{chunks}.*")
+            raise
+        try:
+            await self._wire.store(self._place(name), msgspec.json.encode(manifest), b"", _TIMEOUT_S)
+        except Refused:  # for sure: after any other error the manifest may stand, and then they are its chunks
             self._forget(f"{chunks}.*")
             raise
         if old is not None:
