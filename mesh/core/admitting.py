@@ -6,12 +6,14 @@ from msgspec import Raw
 
 from mesh.core import records as facts
 from mesh.core.assigning import Assigning
-from mesh.core.flow import Ticket, losers
+from mesh.core.flow import Group, Ticket, losers
 from mesh.core.keys import Evaluate, Keys, NoKey, function_key
+from mesh.core.line import urgent_at
 from mesh.core.run import LIVE, Run
 from mesh.core.step import BROKEN, DONE, READY, Step
+from mesh.core.waiting import admission
 from mesh_sdk.protocol.definitions import FUNCTION
-from mesh_sdk.protocol.records import CANCELLED, FAILED
+from mesh_sdk.protocol.records import CANCELLED, FAILED, TIMED_OUT
 
 
 class Admitting(Assigning):
@@ -92,6 +94,13 @@ class Admitting(Assigning):
         self.state.apply(fact)
         self._place_roots(run)
 
+    def give_up_waiting(self, run: Run) -> None:
+        """The run has waited for its places for too long."""
+        waits = admission(run)
+        cause = waits.cause if waits is not None else "it was about to begin"
+        seconds = (self.state.now - run.wanted_at) / 1000
+        self.finish(run, TIMED_OUT, f"the run waited {seconds:.1f} s for its place (schedule timeout): waiting: {cause}")
+
     def _place_roots(self, run: Run) -> None:
         for index in run.flow.roots:
             if run.steps[index].state is READY:
@@ -108,27 +117,47 @@ class Admitting(Assigning):
     def serve_freed(self) -> None:
         """Give places that have become free to those who wait for them; before that, whoever has to go for others goes."""
         groups = self.state.limits.groups
-        while groups.came or groups.freed:
+        while groups.came or groups.freed or self._find_slot():
             while groups.came:
                 self.dispute(next(iter(groups.came)))
-            if not groups.freed:
+            if groups.freed:
+                id = next(iter(groups.freed))
+                del groups.freed[id]
+                self._serve_group(groups.get(id))
+
+    def _serve_group(self, group: Group | None) -> None:
+        """Places of one group are free. Steps are called for them, but not all that wait while there is no slot for any."""
+        groups = self.state.limits.groups
+        if group is None:
+            return
+        groups.unstall(group)
+        while not group.full and (ticket := groups.next(group)) is not None:
+            if group.spoken_for and not any(map(self._has_slot, group.actions)):
+                groups.stall(group)
                 return
-            id = next(iter(groups.freed))
-            del groups.freed[id]
-            group = groups.get(id)
-            while group is not None and not group.full and (ticket := groups.next(group)) is not None:
-                self._serve(ticket)
-                if ticket.parked is group:
-                    break
+            self._serve(ticket)
+            if ticket.parked is group:
+                return
+
+    def _has_slot(self, action: str) -> bool:
+        """Whether there may be a slot for this action; "" needs none."""
+        return not action or any(pool.free > 0 for pool in self.state.routes.queue(action).pools)
+
+    def _find_slot(self) -> bool:
+        """Whether those whom a group has called have left a slot over that others of it may take: it may call them then."""
+        groups = self.state.limits.groups
+        for action, stalled in groups.stalled.items():
+            if self._has_slot(action):
+                groups.freed[next(iter(stalled))] = None
+                return True
+        return False
 
     def _serve(self, ticket: Ticket) -> None:
         run = self.state.runs[ticket.run]
         if ticket.step < 0:
             self.admit(run)
-            return
-        step = run.steps[ticket.step]
-        waited = ticket.parked is not None
-        if not self.state.limits.groups.park(ticket) and waited:
+        elif not self.state.limits.groups.park(ticket):
+            step = run.steps[ticket.step]
             self.state.unpark(step)
             self.place(step)
 
@@ -145,6 +174,7 @@ class Admitting(Assigning):
 
     def settle_limits(self) -> None:
         """Finish what an older leader left half done, and find out anew who waits for what."""
+        self._hold_rates()
         for run in [run for run in self.state.runs.values() if run.flow.keyed and not run.start_at]:
             if run.status is LIVE and run.keyed is None:
                 self._settle_keys(run)
@@ -153,10 +183,21 @@ class Admitting(Assigning):
             if not ticket.over:
                 self.dispute(ticket)
         for ticket in sorted(tickets, key=_by_urgency):
-            if not ticket.over and not ticket.placed:
-                self._serve(ticket)
+            if ticket.parked is not None:
+                self.state.limits.groups.freed[ticket.parked.id] = None
+            elif ticket.step < 0 and not ticket.over and not ticket.placed:
+                self.admit(self.state.runs[ticket.run])
+        self.serve_freed()
         for key in list(self.state.limits.lines):
             self.rate_came(key)
+
+    def _hold_rates(self) -> None:
+        """What a rate would have let pass while nobody led is not lost."""
+        limits = self.state.limits
+        held = limits.rates.held(self.state.now)
+        if held and limits.wanted_rates(self.state.runs.values()):
+            self.out.append(fact := facts.RatesHeld(held))
+            self.state.apply(fact)
 
     def _settle_keys(self, run: Run) -> None:
         """The run has no keys yet: perhaps they are there to be taken."""
@@ -179,5 +220,5 @@ def _by_start(ticket: Ticket) -> tuple[int, int]:
     return ticket.order, ticket.step
 
 
-def _by_urgency(ticket: Ticket) -> tuple[int, int, int]:
-    return ticket.urgency, ticket.order, ticket.step
+def _by_urgency(ticket: Ticket) -> tuple[int, int]:
+    return urgent_at(ticket.ready_at, ticket.priority), ticket.age

@@ -127,13 +127,13 @@ class Assigning:
             self._next_turn(step, turn, rivals)
         return step, to
 
-    def _compare(self, best: dict[int, Candidate], line: Line, worker: Worker | None) -> int:
+    def _compare(self, best: dict[int, Candidate], line: Line[Step], worker: Worker | None) -> int:
         """Have the heads of a line compete; how many there are."""
         turns = self.state.routes.turns
         heads = line.heads()
         for priority, step in heads:
             found = best.get(priority)
-            mine = turns.of(step.run.fair_key), step.run.number, step.mark
+            mine = turns.of(step.fair_key), step.run.number, step.mark
             if found is None or mine < found[:3]:
                 best[priority] = *mine, step, worker
         return len(heads)
@@ -142,8 +142,8 @@ class Assigning:
         """It is the turn of the next key, if there are several lines."""
         turns = self.state.routes.turns
         turns.take(turn, rivals)
-        if step.run.fair_key is not None:
-            turns.keep(step.run.fair_key, turn + SHARE // step.run.weight)
+        if step.fair_key is not None:
+            turns.keep(step.fair_key, turn + SHARE // step.weight)
 
     def _release(self, step: Step, pool: Pool, worker: Worker | None) -> None:
         fact = facts.StepReleased(step.run.id, step.index, step.attempt + 1, self.token(), pool.id, worker.id if worker is not None else "")

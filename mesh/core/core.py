@@ -33,7 +33,7 @@ from mesh.core.run import LIVE, Run
 from mesh.core.starting import client_name, is_run_id
 from mesh.core.state import State
 from mesh.core.step import HELD, OUT, READY, Attempt, Step
-from mesh.core.timers import DelayTimer, ExecutionTimer, RateTimer, ReadyTimer, RetryTimer
+from mesh.core.timers import AdmissionTimer, DelayTimer, ExecutionTimer, RateTimer, ReadyTimer, RetryTimer
 from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.records import FAILED_ERROR, FAILED_TIMEOUT, StepError
@@ -115,7 +115,7 @@ class Core(Claiming):
         """Decide one input: its records are made, applied, and wait in `out`."""
         self._arms[type(input)](input, sender)
         groups = self.state.limits.groups
-        if (groups.freed or groups.came) and self._settled:  # what a follower has gathered there is for `settle`
+        if (groups.freed or groups.came or groups.stalled) and self._settled:  # what a follower has gathered there is for `settle`
             self.serve_freed()
 
     def take(self) -> list[facts.Fact]:
@@ -310,6 +310,8 @@ class Core(Claiming):
                 self._give_up(timer.attempt)
             elif isinstance(timer, ReadyTimer):
                 self._waited_too_long(timer)
+            elif isinstance(timer, AdmissionTimer):
+                self.give_up_waiting(timer.run)
             elif isinstance(timer, DelayTimer):
                 self.record(facts.RunBegan(timer.run.id))
                 self.begin_run(timer.run)

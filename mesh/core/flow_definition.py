@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesh.core.keys import KEY_CHARACTERS_MAX, PATH_PREFIX, UNITS_MAX, is_path
+from mesh.core.keys import PATH_PREFIX, is_path
+from mesh.core.quoting import quoted
+from mesh_sdk.protocol.bounds import (
+    KEY_CHARACTERS_MAX,
+    LABEL_CHARACTERS_MAX,
+    LABEL_CHOICES_MAX,
+    LABEL_NAME_CHARACTERS_MAX,
+    LABEL_WEIGHT_MAX,
+    LABELS_MAX,
+    LIMITS_MAX,
+    PER_MS_MAX,
+    RUNS_MAX,
+    SCOPE_CHARACTERS_MAX,
+    SLOTS_MAX,
+    UNITS_MAX,
+    WEIGHT_MAX,
+    WEIGHTS_MAX,
+)
 from mesh_sdk.protocol.definitions import (
     CEL,
     COMPARATORS,
@@ -18,15 +35,6 @@ from mesh_sdk.protocol.definitions import (
     StepDefinition,
     WorkflowDefinition,
 )
-
-RUNS_MAX = 1_000_000
-LIMITS_MAX = 8
-"""Limits of one run or one step, of each kind."""
-LABELS_MAX = 32
-WEIGHT_MAX = 1_000
-LABEL_WEIGHT_MAX = 1_000_000
-SLOTS_MAX = 100_000
-PER_MS_MAX = 366 * 86_400_000
 
 
 def objection(definition: WorkflowDefinition) -> str:
@@ -84,8 +92,21 @@ def _about_limit(what: str, limit: ConcurrencyDefinition, definition: WorkflowDe
         return f"{what} has a concurrency limit by key function {limit.key!r}, which it does not define"
     if limit.language not in (CEL, FUNCTION) and not is_path(limit.key):
         return f"{what} has concurrency key {limit.key!r}: use a dotted path from input or metadata, such as input.user_id"
-    if any(not 1 <= weight <= WEIGHT_MAX for weight in limit.weights.values()):
-        return f"{what} has weights {limit.weights}: use 1 to {WEIGHT_MAX} for each key"
+    return _about_scope(what, limit) or _about_weights(what, limit.weights)
+
+
+def _about_scope(what: str, limit: ConcurrencyDefinition) -> str:
+    if len(limit.scope) > SCOPE_CHARACTERS_MAX:
+        return f"{what} has a scope of {len(limit.scope):,} characters, {quoted(limit.scope)}: use at most {SCOPE_CHARACTERS_MAX}"
+    return ""
+
+
+def _about_weights(what: str, weights: dict[str, int]) -> str:
+    if len(weights) > WEIGHTS_MAX:
+        return f"{what} has weights for {len(weights):,} keys: use at most {WEIGHTS_MAX:,}"
+    for key, weight in weights.items():
+        if not 1 <= weight <= WEIGHT_MAX:
+            return f"{what} has weight {weight} for key {quoted(key)}: use 1 to {WEIGHT_MAX:,}"
     return ""
 
 
@@ -110,12 +131,20 @@ def about_labels(what: str, labels: list[LabelDefinition]) -> str:
 
 
 def _about_label(what: str, wish: LabelDefinition) -> str:
+    if len(wish.name) > LABEL_NAME_CHARACTERS_MAX:
+        return f"{what} names a label of {len(wish.name):,} characters, {quoted(wish.name)}: use at most {LABEL_NAME_CHARACTERS_MAX}"
     if wish.comparator not in COMPARATORS:
         return f"{what} compares label {wish.name!r} by {wish.comparator!r}: use one of {', '.join(COMPARATORS)}"
     if isinstance(wish.value, tuple) is not (wish.comparator == "in"):
         return f"{what} compares label {wish.name!r} by {wish.comparator!r} with {wish.value!r}: only `in` takes a list, and nothing else"
-    if not 0 <= abs(wish.weight) <= LABEL_WEIGHT_MAX:
+    if abs(wish.weight) > LABEL_WEIGHT_MAX:
         return f"{what} gives label {wish.name!r} weight {wish.weight}: use up to {LABEL_WEIGHT_MAX:,}"
+    values = wish.value if isinstance(wish.value, tuple) else (wish.value,)
+    if len(values) > LABEL_CHOICES_MAX:
+        return f"{what} compares label {wish.name!r} with {len(values):,} values: use at most {LABEL_CHOICES_MAX}"
+    longest = max((len(value) for value in values if isinstance(value, str)), default=0)
+    if longest > LABEL_CHARACTERS_MAX:
+        return f"{what} compares label {wish.name!r} with a text of {longest:,} characters: use at most {LABEL_CHARACTERS_MAX}"
     return ""
 
 

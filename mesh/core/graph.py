@@ -70,12 +70,17 @@ def validate(definition: WorkflowDefinition) -> None:
         _validate_numbers(f"step {definition.name}:{step.name}", step)
     if definition.sticky not in ("", "SOFT", "HARD"):
         raise BadDefinition(f"workflow {definition.name!r} has sticky strategy {definition.sticky!r}, not SOFT or HARD")
-    if not 0 <= definition.sticky_timeout_ms <= NUMBER_MAX:
-        raise BadDefinition(f"workflow {definition.name!r} has sticky timeout {definition.sticky_timeout_ms} ms: use 0 to {NUMBER_MAX:,}")
+    _validate_timeouts(definition)
     if definition.priority not in PRIORITIES:
         raise BadDefinition(f"workflow {definition.name!r} has priority {definition.priority}: use 1 (lowest) to 9")
     if wrong := objection(definition):
         raise BadDefinition(wrong)
+
+
+def _validate_timeouts(definition: WorkflowDefinition) -> None:
+    for what, timeout in (("sticky", definition.sticky_timeout_ms), ("admission", definition.admission_timeout_ms)):
+        if not 0 <= timeout <= NUMBER_MAX:
+            raise BadDefinition(f"workflow {definition.name!r} has {what} timeout {timeout} ms: use 0 to {NUMBER_MAX:,}")
 
 
 def _validate_numbers(what: str, step: StepDefinition) -> None:

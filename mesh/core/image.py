@@ -77,11 +77,12 @@ class RunImage(Struct, array_like=True, gc=False):
     keyed: RunKeys | None = None
     admitted: bool = False
     """It has, or had to its end, its places in concurrency groups."""
+    wanted_at: int = 0
 
 
 STEP_FIELDS = tuple(name for name in StepImage.__struct_fields__ if name not in ("state", "needs", "output"))
 RUN_FIELDS: tuple[str, ...] = ("reason", "client", "also", "key", "event", "worker", "loose", "tied", "begun", "moves")
-RUN_FIELDS += ("start_at", "finished_at", "refused", "parent", "metadata", "spawned", "labels", "keyed")
+RUN_FIELDS += ("start_at", "finished_at", "refused", "parent", "metadata", "spawned", "labels", "keyed", "wanted_at")
 step_values = attrgetter(*STEP_FIELDS)
 run_values = attrgetter(*RUN_FIELDS)
 
@@ -142,6 +143,8 @@ class StateImage(Struct, array_like=True, gc=False):
     """Runs that have ended and are forgotten, while an attempt of theirs still has its slot; without their steps."""
     rates: list[tuple[str, int]] = []
     """(key, when its bucket is empty again) of every rate whose bucket is not."""
+    owed: list[tuple[str, int]] = []
+    """(key, nanoseconds) of every rate that makes up for a time without a leader."""
 
 
 def image(state: State) -> StateImage:
@@ -164,7 +167,7 @@ def image(state: State) -> StateImage:
         [_attempt_image(attempt) for attempt in state.attempts.values()],
         [(pool.id, step.run.id, step.index) for pool in state.pools.values() for step in pool.full if step.run.status is LIVE],
         [msgspec.structs.replace(_run_image(run), steps=[]) for run in _orphans(state)],
-        state.limits.rates.image(state.now),
+        *state.limits.rates.image(state.now),
     )  # fmt: skip
 
 
@@ -195,7 +198,7 @@ def _run_image(run: Run) -> RunImage:
         run.id, run.flow.name, run.flow.digest, run.input, run.priority, run.number, run.started_at, run.left, run.status, run.reason,
         run.client, run.also, run.key, run.event, run.worker, run.moves > 0, run.start_at, run.finished_at,
         run.refused, run.parent, run.metadata, run.spawned, [_step_image(step) for step in run.steps], run.loose, run.tied, run.begun,
-        run.moves, run.labels, run.keyed, run.ticket is not None and run.ticket.placed,
+        run.moves, run.labels, run.keyed, run.ticket is not None and run.ticket.placed, run.wanted_at,
     )  # fmt: skip
 
 

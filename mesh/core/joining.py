@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from mesh.core import records as facts
 from mesh.core.graph import BadDefinition, Flow, validate_size
 from mesh.core.inputs import Sender
-from mesh.core.quoting import NAME_CHARACTERS_MAX, cut, quoted, reason
+from mesh.core.quoting import cut, quoted, reason
 from mesh.core.slots import Worker
 from mesh.core.starting import Starting, client_name
 from mesh.core.step import Attempt
 from mesh_sdk.errors import InvalidName
+from mesh_sdk.protocol.bounds import LABEL_CHARACTERS_MAX, LABEL_NAME_CHARACTERS_MAX, LABELS_MAX, SLOTS_MAX
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import content_digest, pool_id
 from mesh_sdk.protocol.records import DRAIN, PAUSE, STEERINGS, Draining, Left, Register, Steer
+from mesh_sdk.protocol.scopes import disagreement, scoped
 from mesh_sdk.protocol.subjects import check_token
 
-SLOTS_MAX = 100_000
 WORKERS_MAX = 10_000
 """That are there at the same time; each gives memory and time of the leader to heartbeats, probes and rows."""
 WORKFLOWS_MAX = 10_000
 """That were ever registered: none is forgotten, since a start of one waits for a worker that has it."""
 DEFINITIONS_BYTES_MAX = 28 * 1024 * 1024
 """Of all workflows together: their bucket has room for that, and for the names."""
-LABELS_MAX = 64
 
 LEFT = "left"
 """Why a worker is gone that took its leave: everything it had taken is answered."""
@@ -87,7 +89,12 @@ class Joining(Starting):
             return f"{worker} registers no workflow: give it at least one"
         if len({definition.name for definition in input.workflows}) < len(input.workflows):
             return f"{worker} registers two workflows of one name: rename one of them"
-        return self._malformed(input, sender) or _label_objection(input.labels, worker) or self._too_many(input, worker)
+        return (
+            self._malformed(input, sender)
+            or _label_objection(input.labels, worker)
+            or disagreement(input.workflows, self._beside(input, sender))
+            or self._too_many(input, worker)
+        )
 
     def _malformed(self, input: Register, sender: Sender) -> str:
         try:
@@ -100,6 +107,15 @@ class Joining(Starting):
         except (BadDefinition, InvalidName) as error:
             return str(error)
         return ""
+
+    def _beside(self, input: Register, sender: Sender) -> Iterator[WorkflowDefinition]:
+        """Workflows that other workers serve, but for those of which this one brings the newest definition."""
+        if not any(scoped(input.workflows)):
+            return
+        names = dict.fromkeys(name for worker in self.state.workers.values() if worker.id != sender.name for name, _ in worker.workflows)
+        for definition in input.workflows:
+            names.pop(definition.name, None)
+        yield from (self.state.flows[name].definition for name in names)
 
     def _too_many(self, input: Register, worker: str) -> str:
         """What comes new would be more than the mesh remembers."""
@@ -200,8 +216,10 @@ def _label_objection(labels: dict[str, str | int | float], worker: str) -> str:
     if len(labels) > LABELS_MAX:
         return f"{worker} has {len(labels):,} labels: use at most {LABELS_MAX}"
     for key, value in labels.items():
-        if len(key) > NAME_CHARACTERS_MAX or (isinstance(value, str) and len(value) > NAME_CHARACTERS_MAX):
-            return f"{worker} has a label {quoted(key)} that is longer than {NAME_CHARACTERS_MAX} characters, by its name or its value"
+        if len(key) > LABEL_NAME_CHARACTERS_MAX:
+            return f"{worker} has a label {quoted(key)}, a name of {len(key):,} characters: use at most {LABEL_NAME_CHARACTERS_MAX}"
+        if isinstance(value, str) and len(value) > LABEL_CHARACTERS_MAX:
+            return f"{worker} has label {quoted(key)} of {len(value):,} characters: use at most {LABEL_CHARACTERS_MAX}"
     return ""
 
 

@@ -12,12 +12,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX, UNITS_MAX
 from mesh_sdk.protocol.definitions import CEL, ConcurrencyDefinition, RateDefinition
 
-KEY_CHARACTERS_MAX = 512
 SHOWN_CHARACTERS_MAX = 60
 PATH_PREFIX = "input."
-UNITS_MAX = 1_000_000_000
 
 is_path = re.compile(r"(input|metadata)(\.[A-Za-z0-9_-]+)+").fullmatch
 

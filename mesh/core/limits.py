@@ -6,14 +6,16 @@ is no part of the state: it follows from it, and a successor finds it anew.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mesh.core.flow import Group, Groups, Ticket
 from mesh.core.graph import Limits as Declared
-from mesh.core.line import urgent_at
+from mesh.core.line import FairKey
 from mesh.core.parked import POLL_MS, Parked
 from mesh.core.rates import Rates
 from mesh.core.records import StepKeys
 from mesh.core.run import LIVE, Run
-from mesh.core.step import Attempt, Step
+from mesh.core.step import READY, Attempt, Step
 from mesh_sdk.protocol.definitions import GROUP_ROUND_ROBIN
 
 
@@ -34,11 +36,11 @@ class Limits:
         if not run.flow.limits:
             return
         groups = self._groups(run, run.flow.limits, run.keyed.groups)
-        run.ticket = Ticket(run.id, -1, 0, run.number, urgent_at(run.started_at, run.priority), groups)
-        for group in run.ticket.groups:
-            if group.limit.strategy == GROUP_ROUND_ROBIN:
-                run.fair_key, run.weight = group.id, group.limit.weights.get(group.key, 1)
-                break
+        run.ticket = Ticket(run.id, -1, 0, run.number, groups)
+        turns = _turns(groups)
+        if turns is not None:
+            run.fair_key, run.weight = turns
+        run.ticket.wait(run.wanted_at, run.priority, turns)
         self.groups.arrive(run.ticket)
 
     def admitted(self, run: Run) -> None:
@@ -89,30 +91,28 @@ class Limits:
             return False
         if keys.groups and step.ticket is None:
             step.ticket = self._ticket(step, keys, step.attempt + 1)
-        return self._waits_for_place(step) or self._waits_behind(step, keys)
+        step.parked = step.ticket is not None and step.ticket.parked is not None
+        return step.parked or self._waits_behind(step, keys)
 
     def holds_back(self, step: Step, now: int) -> tuple[bool, str, int]:
         """Whether a step that there is a slot for has to wait here; for which rate, and for how many milliseconds, if for one."""
         keys = keys_of(step)
         if keys is None:
             return False, "", 0
-        if self._waits_for_place(step) or self._waits_behind(step, keys):
+        step.parked = step.ticket is not None and self.groups.park_late(step.ticket)
+        if step.parked or self._waits_behind(step, keys):
             return True, "", 0
         wait, key = max(((self.rates.wait(*rate, now), rate[0]) for rate in keys.rates), default=(0, ""))
         if wait:
             self._park(step, key)
         return wait > 0, key, wait
 
-    def _waits_for_place(self, step: Step) -> bool:
-        step.parked = step.ticket is not None and self.groups.park(step.ticket)
-        return step.parked
-
     def _waits_behind(self, step: Step, keys: StepKeys) -> bool:
         """Whether others wait already for a rate that it needs."""
         for rate in keys.rates:
             line = self.lines.get(rate[0])
             if not step.due and line is not None and line.first() is not None:
-                line.push(step)
+                self._park(step, rate[0])
                 return True
         return False
 
@@ -121,6 +121,8 @@ class Limits:
         if line is None:
             line = self.lines[key] = Parked()
         line.push(step)
+        if step.ticket is not None:
+            self.groups.uncall(step.ticket)
 
     def due(self, key: str, now: int) -> list[Step]:
         """Those that wait for a rate and may go out by now, in order; they wait for a slot from now on."""
@@ -147,6 +149,13 @@ class Limits:
             self.lines.pop(key, None)
             return 0
         return now + max(POLL_MS if line.keeps_waiting else 1, self.rates.wait(*_rate(step, key), now))
+
+    def wanted_rates(self, runs: Iterable[Run]) -> set[str]:
+        """Keys of the rates that steps wait for, or of steps that wait for something else as well."""
+        if not self.rates.empty_at:
+            return set()
+        waiting = (keys for run in runs if run.keyed is not None for keys in run.keyed.steps if run.steps[keys.step].state is READY)
+        return {rate[0] for keys in waiting for rate in keys.rates}
 
     def released(self, attempt: Attempt, now: int) -> None:
         """An attempt goes out: it takes its places, and its units pass."""
@@ -180,7 +189,9 @@ class Limits:
     def _ticket(self, step: Step, keys: StepKeys, number: int) -> Ticket:
         run = step.run
         groups = self._groups(run, run.flow.step_limits[step.index], keys.groups)
-        ticket = Ticket(run.id, step.index, number, run.number, urgent_at(step.ready_at, step.priority), groups)
+        ticket = Ticket(run.id, step.index, number, run.number, groups, step.action)
+        step.own_turns = _turns(groups)
+        ticket.wait(step.ready_at, step.priority, (step.fair_key, step.weight) if step.fair_key is not None else None)
         self.groups.arrive(ticket)
         return ticket
 
@@ -201,6 +212,12 @@ def keys_of(step: Step) -> StepKeys | None:
     if keyed is None:
         return None
     return next((keys for keys in keyed.steps if keys.step == step.index), None)
+
+
+def _turns(groups: tuple[Group, ...]) -> tuple[FairKey, int] | None:
+    """Whose turn those take who want places in these groups, and how many turns that key has in a round."""
+    fair = next((group for group in groups if group.limit.strategy == GROUP_ROUND_ROBIN), None)
+    return (fair.id, fair.limit.weights.get(fair.key, 1)) if fair is not None else None
 
 
 def _rate(step: Step, key: str) -> tuple[str, int, int, int]:

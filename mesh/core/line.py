@@ -1,4 +1,6 @@
-"""Waiting steps in the order in which they are served: by priority, then by fair turn, then by age.
+"""Whoever waits for the same places, in the order in which they are served: by priority, then by fair turn, then by age.
+
+Steps wait so for slots, and runs and steps for a place in a group.
 
 Turns are those of start-time fair queueing (Goyal, Vin and Cheng, 1996): each key that has steps waiting has a turn, in virtual
 time; serving one of its steps moves it one share on, and the virtual time is the turn of whatever was served last. So a key with a
@@ -13,9 +15,7 @@ gives new ones, and only the leader's count.
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, Any
-
-from mesh.core.step import READY, Step
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,10 +28,43 @@ KEYS_SWEPT = 1_024
 
 FairKey = tuple[str, str]
 """(limit, key)."""
-Entry = tuple[int, int, int, Step]
-"""(turn, order of the run's start, order of the push, step): a step, and its key's turn."""
-Head = tuple[int, Step]
-"""(priority, step): what is served next of those of one priority."""
+
+
+class Waiter(Protocol):
+    """What can wait in a line."""
+
+    mark: int
+    """Tells the entry that counts from older ones of the same waiter."""
+    ready_at: int
+    """Since when it waits, core time."""
+
+    @property
+    def fair_key(self) -> FairKey | None:
+        """Whose turn it takes; None: its own."""
+
+    @property
+    def weight(self) -> int:
+        """Turns of that key in a round."""
+
+    @property
+    def age(self) -> int:
+        """Less than that of whoever came later."""
+
+    @property
+    def priority(self) -> int:
+        """The higher, the sooner it is served."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it still waits in the line that it was pushed to last."""
+
+
+W = TypeVar("W", bound=Waiter)
+
+Entry = tuple[int, int, int, W]
+"""(turn of its key, age, mark, waiter)."""
+Head = tuple[int, W]
+"""(priority, waiter): what is served next of those of one priority."""
 
 
 class Turns:
@@ -71,64 +104,64 @@ class Turns:
             self.time += SHARE // rivals
 
 
-class _Key:
-    """The waiting steps of one key."""
+class _Key(Generic[W]):
+    """Those of one key that wait."""
 
     __slots__ = ("heap", "key", "turn", "weight")
 
     def __init__(self, key: FairKey, turn: int, weight: int) -> None:
         self.key, self.turn, self.weight = key, turn, weight
-        self.heap: list[tuple[int, int, Step]] = []
-        """(order of the run's start, order of the push, step)."""
+        self.heap: list[tuple[int, int, W]] = []
+        """(age, mark, waiter)."""
 
 
-class _Level:
-    """The waiting steps of one priority."""
+class _Level(Generic[W]):
+    """Those of one priority that wait."""
 
     __slots__ = ("_keys", "_weights", "alone", "order", "turns")
 
     def __init__(self) -> None:
         self.turns = Turns()
-        self.alone: list[Entry] = []
-        """Steps without a key."""
-        self._keys: dict[FairKey, _Key] = {}
-        self.order: list[tuple[int, int, int, _Key]] = []
-        """(turn, order of the start and of the push of what was first when the key took its turn, key)."""
+        self.alone: list[Entry[W]] = []
+        """Those without a key."""
+        self._keys: dict[FairKey, _Key[W]] = {}
+        self.order: list[tuple[int, int, int, _Key[W]]] = []
+        """(turn, age and mark of what was first when the key took its turn, key)."""
         self._weights = 0
 
-    def push(self, step: Step, fair_key: FairKey) -> None:
-        """Add a step that has a key."""
+    def push(self, waiter: W, fair_key: FairKey) -> None:
+        """Add one that has a key."""
         key = self._keys.get(fair_key)
         if key is None:
-            key = self._keys[fair_key] = _Key(fair_key, self.turns.of(fair_key), step.run.weight)
+            key = self._keys[fair_key] = _Key(fair_key, self.turns.of(fair_key), waiter.weight)
             self._weights += key.weight
-            heappush(self.order, (key.turn, step.run.number, step.mark, key))
-        heappush(key.heap, (step.run.number, step.mark, step))
+            heappush(self.order, (key.turn, waiter.age, waiter.mark, key))
+        heappush(key.heap, (waiter.age, waiter.mark, waiter))
 
-    def head(self) -> Entry | None:
+    def head(self) -> Entry[W] | None:
         """What is served next."""
-        alone: Entry | None = head(self.alone)
+        alone: Entry[W] | None = head(self.alone)
         while self.order:
             key = self.order[0][3]
             first = head(key.heap)
             if first is not None:
-                of_key: Entry = (key.turn, *first)
+                of_key: Entry[W] = (key.turn, *first)
                 return of_key if alone is None or of_key < alone else alone
             heappop(self.order)
             self._drop(key)
         return alone
 
-    def served(self, step: Step) -> None:
-        """The step has got its place."""
+    def served(self, waiter: W) -> None:
+        """It has got its place."""
         alone = self.alone
-        if alone and alone[0][3] is step:
+        if alone and alone[0][3] is waiter:
             if self._keys:
                 self.turns.take(alone[0][0], self._weights + len(alone))
             heappop(alone)
-        elif self.order and (key := self.order[0][3]).heap[0][2] is step:
+        elif self.order and (key := self.order[0][3]).heap[0][2] is waiter:
             self.turns.take(key.turn, self._weights + len(alone))
             heappop(key.heap)
-            key.turn += SHARE // step.run.weight
+            key.turn += SHARE // waiter.weight
             following = head(key.heap)
             if following is not None:
                 heapreplace(self.order, (key.turn, following[0], following[1], key))
@@ -136,51 +169,61 @@ class _Level:
                 heappop(self.order)
                 self._drop(key)
 
-    def _drop(self, key: _Key) -> None:
+    def _drop(self, key: _Key[W]) -> None:
         del self._keys[key.key]
         self._weights -= key.weight
         self.turns.keep(key.key, key.turn)
 
-    def waiting(self) -> Iterator[Step]:
-        """Every step that waits here."""
+    def waiting(self) -> Iterator[W]:
+        """Everybody who waits here."""
         yield from (entry[3] for entry in self.alone if counts(entry))
         for key in self._keys.values():
             yield from (entry[2] for entry in key.heap if counts(entry))
 
+    def sweep(self) -> None:
+        """Drop the entries of those who wait no more."""
+        self.alone = [entry for entry in self.alone if counts(entry)]
+        heapify(self.alone)
+        for key in self._keys.values():
+            key.heap = [entry for entry in key.heap if counts(entry)]
+            heapify(key.heap)
 
-class Line:
-    """Steps that wait for the same places."""
+    def __len__(self) -> int:
+        return len(self.alone) + sum(len(key.heap) for key in self._keys.values())
+
+
+class Line(Generic[W]):
+    """Those who wait for the same places."""
 
     __slots__ = ("_levels",)
 
     def __init__(self) -> None:
-        self._levels: dict[int, _Level] = {}
+        self._levels: dict[int, _Level[W]] = {}
 
-    def push(self, step: Step) -> None:
-        """Add a ready step; its mark tells this entry from older ones of the same step."""
-        run = step.run
-        priority = run.flow.steps[step.index].priority or run.priority
+    def push(self, waiter: W) -> None:
+        """Add one who waits from now on; its mark tells this entry from older ones of the same waiter."""
+        priority, key = waiter.priority, waiter.fair_key
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = _Level()
-        if run.fair_key is None:
-            heappush(level.alone, (level.turns.time, run.number, step.mark, step))
+        if key is None:
+            heappush(level.alone, (level.turns.time, waiter.age, waiter.mark, waiter))
         else:
-            level.push(step, run.fair_key)
+            level.push(waiter, key)
 
-    def extend(self, steps: Iterable[Step]) -> None:
+    def extend(self, waiters: Iterable[W]) -> None:
         """Add many, in one pass."""
-        for step in steps:
-            if step.run.fair_key is not None:
-                self.push(step)
+        for waiter in waiters:
+            if waiter.fair_key is not None:
+                self.push(waiter)
                 continue
-            level = self._levels.setdefault(step.priority, _Level())
-            level.alone.append((level.turns.time, step.run.number, step.mark, step))
+            level = self._levels.setdefault(waiter.priority, _Level())
+            level.alone.append((level.turns.time, waiter.age, waiter.mark, waiter))
         for level in self._levels.values():
             heapify(level.alone)
 
-    def heads(self) -> list[Head]:
-        """The step of each priority that is served next."""
+    def heads(self) -> list[Head[W]]:
+        """Of each priority, who is served next."""
         found = []
         for priority, level in list(self._levels.items()):
             entry = level.head()
@@ -190,8 +233,8 @@ class Line:
                 del self._levels[priority]
         return found
 
-    def first(self) -> Step | None:
-        """The step that is served next, None when none waits."""
+    def first(self) -> W | None:
+        """Who is served next, None when nobody waits."""
         if len(self._levels) == 1:  # as a rule
             for level in self._levels.values():
                 entry = level.head() if level.order else head(level.alone)
@@ -199,23 +242,32 @@ class Line:
         heads = self.heads()
         return min(heads, key=urgency)[1] if heads else None
 
-    def served(self, step: Step) -> None:
-        """The step has got its place."""
-        level = self._levels.get(step.priority)
+    def served(self, waiter: W) -> None:
+        """It has got its place."""
+        level = self._levels.get(waiter.priority)
         if level is not None:
-            level.served(step)
+            level.served(waiter)
+
+    def sweep(self) -> None:
+        """Drop the entries of those who wait no more. They go as they come to the front: but behind one who stays there are many."""
+        for level in self._levels.values():
+            level.sweep()
+
+    def __len__(self) -> int:
+        """How many entries there are, of those who wait and of those who do no more."""
+        return sum(map(len, self._levels.values()))
 
     def __bool__(self) -> bool:
-        """Whether a step waits here."""
+        """Whether anybody waits here."""
         return any(level.head() is not None for level in self._levels.values())
 
-    def waiting(self) -> Iterator[Step]:
-        """Every step that waits here, in no order of use."""
+    def waiting(self) -> Iterator[W]:
+        """Everybody who waits here, in no order of use."""
         for level in self._levels.values():
             yield from level.waiting()
 
 
-def urgency(head: Head) -> tuple[int, int]:
+def urgency(head: Head[W]) -> tuple[int, int]:
     """Sorts heads of different priorities: each level is worth some time of waiting."""
     return urgent_at(head[1].ready_at, head[0]), -head[0]
 
@@ -226,17 +278,17 @@ def urgent_at(since: int, priority: int) -> int:
 
 
 def counts(entry: tuple[Any, ...]) -> bool:
-    """Whether the entry is the step's last one, and the step still waits."""
-    step: Step = entry[-1]
-    return step.state is READY and step.mark == entry[-2] and not step.parked
+    """Whether the entry is its waiter's last one, and that one still waits."""
+    waiter: Waiter = entry[-1]
+    return waiter.mark == entry[-2] and waiter.is_waiting
 
 
 def head(heap: list[Any]) -> Any:
     """The first entry that still waits; those in front of it that don't are dropped."""
     while heap:
         entry = heap[0]
-        step = entry[-1]
-        if step.state is READY and step.mark == entry[-2] and not step.parked:
+        waiter = entry[-1]
+        if waiter.mark == entry[-2] and waiter.is_waiting:
             return entry
         heappop(heap)
     return None

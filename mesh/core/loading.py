@@ -136,7 +136,7 @@ class _Loader:
     def _load_limits(self) -> None:
         """Places are taken before anybody waits for one."""
         state = self.state
-        state.limits.rates.empty_at = dict(self.value.rates)
+        state.limits.rates.load(self.value.rates, self.value.owed)
         for attempt in state.attempts.values():
             attempt.step.run.out += attempt.step.run.flow.keyed
         over = {attempt.step.run.id: attempt.step.run for attempt in state.attempts.values() if attempt.step.run.status is not LIVE}
@@ -159,6 +159,9 @@ class _Loader:
             state.pools[pool].full.append(state.runs[run].steps[index])
         for run_live in state.runs.values():
             self._load_timers(run_live)
+        wanting = [run for run in state.runs.values() if run.flow.definition.admission_timeout_ms and run.ticket is not None]
+        for run_wanting in sorted(wanting, key=lambda run: run.wanted_at):
+            state.timers.admission(run_wanting)
 
     def _load_timers(self, run: Run) -> None:
         timers = self.state.timers

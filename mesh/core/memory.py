@@ -47,7 +47,7 @@ class Memory:
         self.workers: dict[str, Worker] = {}
         self.pools: dict[str, Pool] = {}
         self.routes = Routes()
-        self.away: dict[str, Line] = {}
+        self.away: dict[str, Line[Step]] = {}
         """Steps of sticky runs whose worker is not there for them, by its id."""
         self.limits = Limits()
         self.timers = Timers()
@@ -118,7 +118,7 @@ class Memory:
         step.parked = False
         self._enqueue(step)
 
-    def enqueue_bound_to(self, worker: str, *lines: Line | None) -> None:
+    def enqueue_bound_to(self, worker: str, *lines: Line[Step] | None) -> None:
         """What is bound to the worker and waits in these lines, or for its limits, waits where it belongs by now."""
         steps = {step for line in lines if line is not None for step in line.waiting()}
         if any(flow.sticky and flow.keyed for flow in self.versions.values()):

@@ -19,18 +19,18 @@ class Queue:
 
     def __init__(self, pools: tuple[Pool, ...]) -> None:
         self.pools = pools
-        self.ready = Line()
+        self.ready: Line[Step] = Line()
         """Those that any free slot will do for."""
-        self.choosy: dict[Wish, Line] = {}
+        self.choosy: dict[Wish, Line[Step]] = {}
         """Those that want a worker, by what they want."""
-        self.keys: Line | None = None
+        self.keys: Line[Step] | None = None
         """Key functions: they take no slot. None as long as there was none."""
 
     def push(self, step: Step) -> None:
         """A step waits here from now on."""
         self.line(step).push(step)
 
-    def line(self, step: Step) -> Line:
+    def line(self, step: Step) -> Line[Step]:
         """The line that the step waits in."""
         if step.run.flow.plain and step.run.labels is None:
             return self.ready

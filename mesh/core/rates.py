@@ -3,15 +3,25 @@
 The generic cell rate algorithm (ITU-T I.371): of each key one number is kept, the time at which its bucket will be empty. Units
 pass while that is at most a burst away. The burst is a fifth of the limit, at least the units of one step, so within any
 window of time T at most `limit × T ÷ per + burst` units pass. Kept by facts alone: a successor goes on with the same numbers.
+
+While nobody leads nothing passes. So that this costs nobody units who waits for them, buckets stand still meanwhile, and what was
+held is made up for at `CATCH_UP` times the pace. With the time without a leader in it, no window has more than it may have; of
+those behind it none has more than `CATCH_UP` times as much.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 BURST_PART = 5
 """A burst is the limit divided by this, at least 1."""
 KEYS_SWEPT = 1_024
 SCALE = 1_000_000
 """Times are kept in nanoseconds: a unit of 1,000,000 a second takes one microsecond."""
+CATCH_UP = (6, 5)
+"""As a fraction: so much faster than the limit what was held is made up for."""
+HELD_MS_MAX = 2_000
+"""A leader is replaced within this time. After a longer one nothing is made up for."""
 
 
 class Rates:
@@ -19,10 +29,14 @@ class Rates:
 
     Attributes:
         empty_at: key → core time in nanoseconds at which its bucket is empty again.
+        owed: key → nanoseconds that its bucket stood still and has not made up for; void once the bucket has been empty.
+        led_until: core time of the last frame before this term, until its leader has seen to that. No part of the state.
     """
 
     def __init__(self) -> None:
         self.empty_at: dict[str, int] = {}
+        self.owed: dict[str, int] = {}
+        self.led_until = 0
         self._sweep_at = KEYS_SWEPT
 
     def wait(self, key: str, limit: int, per_ms: int, units: int, now: int, *, ahead: int = 0) -> int:
@@ -35,17 +49,62 @@ class Rates:
             ahead: units that pass before these.
         """
         emission = per_ms * SCALE // limit
-        burst = max(limit // BURST_PART, units, 1)
-        late = max(self.empty_at.get(key, 0), now * SCALE) + (ahead + units) * emission - now * SCALE - burst * emission
+        burst = max(limit // BURST_PART, units, 1) * emission
+        if self._owes(key, now):
+            emission = _faster(emission)
+        late = max(self.empty_at.get(key, 0), now * SCALE) + (ahead + units) * emission - now * SCALE - burst
         return -(-late // SCALE) if late > 0 else 0
-
-    def image(self, now: int) -> list[tuple[str, int]]:
-        """What a successor has to know."""
-        return sorted((key, at) for key, at in self.empty_at.items() if at > now * SCALE)
 
     def take(self, key: str, limit: int, per_ms: int, units: int, now: int) -> None:
         """The units pass now."""
         if key not in self.empty_at and len(self.empty_at) >= self._sweep_at:
             self.empty_at = {other: at for other, at in self.empty_at.items() if at > now * SCALE}
             self._sweep_at = max(KEYS_SWEPT, 2 * len(self.empty_at))
-        self.empty_at[key] = max(self.empty_at.get(key, 0), now * SCALE) + units * (per_ms * SCALE // limit)
+        emission = per_ms * SCALE // limit
+        if key in self.owed:
+            emission = self._make_up(key, emission, units, now)
+        self.empty_at[key] = max(self.empty_at.get(key, 0), now * SCALE) + units * emission
+
+    # ---- times without a leader -----------------------------------------------------------------------------------------
+
+    def held(self, now: int) -> int:
+        """Milliseconds for which nobody has led, 0 when that is too long to be made up for. Told once in a term."""
+        since, self.led_until = self.led_until, 0
+        return now - since if since and now - since <= HELD_MS_MAX else 0
+
+    def hold(self, wanted: set[str], ms: int, now: int) -> None:
+        """Nobody led for so long, up to now, while these keys were waited for."""
+        still, since = ms * SCALE, (now - ms) * SCALE
+        owed, self.owed = self.owed, {}
+        for key, at in self.empty_at.items():
+            if at > since and key in wanted:
+                self.empty_at[key] = at + still
+                self.owed[key] = min(owed.get(key, 0) + still, HELD_MS_MAX * SCALE)
+
+    def _owes(self, key: str, now: int) -> bool:
+        return key in self.owed and self.empty_at.get(key, 0) > now * SCALE
+
+    def _make_up(self, key: str, emission: int, units: int, now: int) -> int:
+        """Units pass while something is owed; what each of them takes."""
+        faster = _faster(emission) if self._owes(key, now) else emission
+        left = self.owed.pop(key) - units * (emission - faster)
+        if left > 0 and faster < emission:
+            self.owed[key] = left
+        return faster
+
+    # ---- images ---------------------------------------------------------------------------------------------------------
+
+    def image(self, now: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+        """What a successor has to know: of `empty_at`, and of `owed`."""
+        return (
+            sorted((key, at) for key, at in self.empty_at.items() if at > now * SCALE),
+            sorted((key, owed) for key, owed in self.owed.items() if self._owes(key, now)),
+        )
+
+    def load(self, empty_at: Iterable[tuple[str, int]], owed: Iterable[tuple[str, int]]) -> None:
+        """Be what an image says."""
+        self.empty_at, self.owed = dict(empty_at), dict(owed)
+
+
+def _faster(emission: int) -> int:
+    return emission * CATCH_UP[1] // CATCH_UP[0]

@@ -128,6 +128,12 @@ class RunAdmitted(Fact, tag="admit"):
     run: str
 
 
+class RatesHeld(Fact, tag="rates"):
+    """Nobody led for so many milliseconds: rates stood still, and make up for it."""
+
+    ms: int
+
+
 class WorkerSteered(Fact, tag="steer"):
     """An operator has the worker pause, go on or drain."""
 
@@ -350,6 +356,7 @@ Recorded = (
     | RunStarted
     | RunKeyed
     | RunAdmitted
+    | RatesHeld
     | WorkerSteered
     | RunBegan
     | StepDue

@@ -53,6 +53,8 @@ class Run:
     """Wanted of the workers of all its steps, whatever these say themselves about labels of the same names."""
     keyed: RunKeys | None = None
     """What was taken from its input for its limits."""
+    wanted_at = 0
+    """Since when it wants its places, core time."""
     ticket: Ticket | None = None
     """Its wish for places in concurrency groups."""
     fair_key: tuple[str, str] | None = None

@@ -73,9 +73,12 @@ class RunsKnown(Memory):
     def _apply_keyed(self, record: facts.RunKeyed) -> None:
         run = self.runs[record.run]
         run.keyed = record.keys
+        run.wanted_at = self.now if run.flow.limits else 0
         self.limits.keyed(run)
         if run.ticket is None:
             self._begin_steps(run)
+        elif run.flow.definition.admission_timeout_ms:
+            self.timers.admission(run)
 
     def _apply_admitted(self, record: facts.RunAdmitted) -> None:
         run = self.runs[record.run]

@@ -75,7 +75,7 @@ class Worker:
         """Slots of what is reserved."""
         self.bound = 0
         """Live sticky runs that belong to it."""
-        self.line = Line()
+        self.line: Line[Step] = Line()
         """Steps bound to it, waiting for room."""
         self.keys_out = 0
         """Key functions that it was given and has not answered."""

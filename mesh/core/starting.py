@@ -12,12 +12,10 @@ from mesh.core.inputs import EventArrived, Sender
 from mesh.core.quoting import cut, quoted, reason
 from mesh.core.run import Run
 from mesh.core.triggers import event_run_id
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
 from mesh_sdk.protocol.ids import RUN_ID_CHARACTERS
 from mesh_sdk.protocol.records import CANCELLED, NULL, Start
 from mesh_sdk.protocol.subjects import PRIORITIES
-
-KEY_CHARACTERS_MAX = 512
-"""Of the key of a start; what SDKs take at most, too."""
 
 is_run_id = re.compile(rf"[0-9a-f]{{{RUN_ID_CHARACTERS}}}").fullmatch
 _is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch

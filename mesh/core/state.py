@@ -32,6 +32,7 @@ class State(WorkersKnown, RunsKnown, AttemptsKnown):
             facts.RunBegan: self._apply_began,
             facts.RunKeyed: self._apply_keyed,
             facts.RunAdmitted: self._apply_admitted,
+            facts.RatesHeld: self._apply_rates_held,
             facts.WorkerSteered: self._apply_steered,
             facts.StepDue: self._apply_due,
             facts.RunRefused: self._apply_refused,

@@ -14,6 +14,7 @@ from mesh_sdk.protocol.records import NULL, StepError
 
 if TYPE_CHECKING:
     from mesh.core.flow import Ticket
+    from mesh.core.line import FairKey
     from mesh.core.run import Run
     from mesh.core.slots import Pool, Worker
 
@@ -95,8 +96,8 @@ class Step:
     """Its wish for places in concurrency groups of its own."""
     parked = False
     """It waits for a place in a group or for a rate, not for a slot."""
-    turn: tuple[object, int] | None = None
-    """The line that it waits or waited in, and its turn there."""
+    own_turns: tuple[FairKey, int] | None = None
+    """Of its own limits: the key whose turn it takes if its run takes none, and how many that has in a round."""
     due = False
     """It has waited for a rate limit, and its time has come."""
     avoid_full = False
@@ -138,6 +139,29 @@ class Step:
         """Whether it is a key function."""
         return self.run.flow.steps[self.index].kind == KEY
 
+    # ---- as one who waits in a line
+
     @property
     def priority(self) -> int:
         return self.run.flow.steps[self.index].priority or self.run.priority
+
+    @property
+    def fair_key(self) -> FairKey | None:
+        """Whose turn it takes; None: its own."""
+        if self.own_turns is None or self.run.fair_key is not None:
+            return self.run.fair_key
+        return self.own_turns[0]
+
+    @property
+    def weight(self) -> int:
+        """Turns of that key in a round."""
+        return self.run.weight if self.own_turns is None or self.run.fair_key is not None else self.own_turns[1]
+
+    @property
+    def age(self) -> int:
+        return self.run.number
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for a slot."""
+        return self.state is READY and not self.parked

@@ -79,6 +79,18 @@ class DelayTimer:
         return self.run.status is LIVE and self.run.start_at == self.at
 
 
+class AdmissionTimer:
+    """The run has waited for its places in concurrency groups for too long."""
+
+    __slots__ = ("at", "run")
+
+    def __init__(self, at: int, run: Run) -> None:
+        self.at, self.run = at, run
+
+    def live(self) -> bool:
+        return self.run.status is LIVE and self.run.ticket is not None and not self.run.ticket.placed
+
+
 class RateTimer:
     """Units of a rate may pass again."""
 
@@ -91,7 +103,7 @@ class RateTimer:
         return self.meant.get(self.key) == self.at
 
 
-Timer = RateTimer | ExecutionTimer | ReadyTimer | RetryTimer | DelayTimer
+Timer = RateTimer | AdmissionTimer | ExecutionTimer | ReadyTimer | RetryTimer | DelayTimer
 
 
 QUEUE_SWEPT = 4_096
@@ -166,6 +178,11 @@ class Timers:
         """The run may start at `run.start_at`."""
         self._push(DelayTimer(run.start_at, run))
 
+    def admission(self, run: Run) -> None:
+        """The run waits for its places since `run.wanted_at`, for as long as its workflow lets it."""
+        wait = run.flow.definition.admission_timeout_ms
+        self._append("admission", wait, AdmissionTimer(run.wanted_at + wait, run))
+
     def _append(self, kind: str, length: int, timer: Timer) -> None:
         queue = self._queues.get((kind, length))
         if queue is None:
@@ -210,7 +227,7 @@ def _order(timer: Timer) -> tuple[int, int, int, bool]:
     """By time, then by what the timer is about: a state that was loaded from an image gives the same order."""
     if isinstance(timer, RateTimer):
         return timer.at, -1, -1, False
-    if isinstance(timer, DelayTimer):
+    if isinstance(timer, DelayTimer | AdmissionTimer):
         return timer.at, timer.run.number, -1, False
     step = timer.attempt.step if isinstance(timer, ExecutionTimer) else timer.step
     return timer.at, step.run.number, step.index, isinstance(timer, ReadyTimer) and timer.sticky

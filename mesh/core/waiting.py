@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mesh.core.flow import Ticket
+from mesh.core.flow import Group, Ticket
 from mesh.core.labels import ANYWHERE, Wish, matches, text
 from mesh.core.limits import keys_of
 from mesh.core.memory import schedule_timeout_ms
@@ -40,7 +40,8 @@ def admission(run: Run) -> Wait | None:
         return Wait(f"key function {names} has not answered", run.started_at, 0, "", kind="key") if names else None
     if run.ticket is None or run.ticket.placed:
         return None
-    return Wait(_groups_cause(run.ticket), run.started_at, 0, "", kind="group")
+    timeout, since = run.flow.definition.admission_timeout_ms, run.wanted_at
+    return Wait(_groups_cause(run.ticket), since, since + timeout if timeout else 0, "given up" if timeout else "", kind="group")
 
 
 def waiting_for(state: State, step: Step) -> Wait:
@@ -70,8 +71,13 @@ def _limits_cause(step: Step) -> str:
 
 
 def _groups_cause(ticket: Ticket) -> str:
-    full = [group for group in ticket.groups if group.full] or list(ticket.groups)
-    return " and ".join(f"group {group.key} has {len(group.placed)} of {group.limit.max_runs}" for group in full)
+    full = [group for group in ticket.groups if group.full] or [group for group in (ticket.parked,) if group is not None]
+    return " and ".join(map(_group_cause, full or ticket.groups))
+
+
+def _group_cause(group: Group) -> str:
+    has = f"group {group.key} has {len(group.placed)} of {group.limit.max_runs}"
+    return has if group.full or not group.called else f"{has}, and for the rest {len(group.called)} before it wait for slots"
 
 
 def _bound_cause(step: Step, id: str, worker: Worker | None) -> str:

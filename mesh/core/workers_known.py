@@ -18,6 +18,10 @@ class WorkersKnown(Memory):
 
     def _apply_term(self, record: facts.TermStarted) -> None:
         self.holder = record.holder
+        self.limits.rates.led_until = self.now
+
+    def _apply_rates_held(self, record: facts.RatesHeld) -> None:
+        self.limits.rates.hold(self.limits.wanted_rates(self.runs.values()), record.ms, self.now)
 
     def _apply_workflow(self, record: facts.WorkflowDefined) -> None:
         flow = Flow(record.definition)

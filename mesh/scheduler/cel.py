@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from mesh.core.keys import Evaluate
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
 
 DISTRIBUTION = "common-expression-language"
-EXPRESSION_CHARACTERS_MAX = 512
 EXPRESSIONS_KEPT = 256
 """Compiled ones."""
 VALUES_MAX = 2_000
@@ -76,8 +76,8 @@ def _compiled(expression: str) -> Program | str:
     """The expression, ready to be evaluated; or why it can't be."""
     import cel  # with the first expression: it takes 0.2 s and 26 MB, which nobody else has to spend
 
-    if len(expression) > EXPRESSION_CHARACTERS_MAX:
-        return f"it has {len(expression):,} characters, {EXPRESSION_CHARACTERS_MAX} are the most"
+    if len(expression) > KEY_CHARACTERS_MAX:
+        return f"it has {len(expression):,} characters, {KEY_CHARACTERS_MAX} are the most"
     bare = _TEXT.sub(lambda found: " " if found[0].startswith("//") else "''", expression)
     if len(_LOOP.findall(bare)) > 1 or _COSTLY.search(bare):
         return "it would cost the scheduler too much: of all, exists and exists_one use one at most, and neither map, filter nor matches"

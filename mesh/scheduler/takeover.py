@@ -75,7 +75,7 @@ class Takeover:
         rejections = Effects()
         rejections.rejected += self._rejected
         self.send(rejections)
-        if not self._unanswered and not self._state.attempts:
+        if not (self._unanswered or self._state.attempts or any(worker.steered for worker in self._state.workers.values())):
             return
         end = await self._bus.stream_state(self._subjects.reports_stream)
         while end is not None and self._inbox.reports.sequence < end.last and not _read_to_the_end(self._inbox):  # noqa: ASYNC110 - a reader's end is a state, no event

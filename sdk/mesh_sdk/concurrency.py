@@ -10,17 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from mesh_sdk.errors import DefinitionError
 from mesh_sdk.expressions import language_of
 from mesh_sdk.limits import Concurrency, ConcurrencyLimitStrategy
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX, LIMITS_MAX, RUNS_MAX, SCOPE_CHARACTERS_MAX, WEIGHT_MAX, WEIGHTS_MAX
 from mesh_sdk.protocol.definitions import GROUP_ROUND_ROBIN, ConcurrencyDefinition
 
 ConcurrencyOption = str | Concurrency | Sequence[str | Concurrency] | None
-
-LIMITS_MAX = 8
-"""Limits of one run or one step, of each kind."""
-RUNS_MAX = 1_000_000
-WEIGHT_MAX = 1_000
-WEIGHTS_MAX = 1_000
-SCOPE_CHARACTERS_MAX = 128
-KEY_CHARACTERS_MAX = 512
 
 
 def read_concurrency(value: object, what: str) -> tuple[ConcurrencyDefinition, ...]:

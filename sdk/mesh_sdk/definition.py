@@ -9,14 +9,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mesh_sdk.concurrency import LIMITS_MAX
 from mesh_sdk.errors import DefinitionError
 from mesh_sdk.graph import topological_order
 from mesh_sdk.key_function import KeySpec
 from mesh_sdk.options import WorkflowSettings
+from mesh_sdk.protocol.bounds import LIMITS_MAX
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.ids import content_digest
+from mesh_sdk.protocol.scopes import disagreement
 from mesh_sdk.step import StepSpec, step_name
 
 
@@ -30,7 +31,7 @@ def make_definition(name: str, settings: WorkflowSettings, specs: Mapping[str, S
         key: its key function.
 
     Raises:
-        DefinitionError: no steps, an unknown parent, a cycle, or too many limits.
+        DefinitionError: no steps, an unknown parent, a cycle, too many limits, or limits of one scope that disagree.
     """
     if not specs:
         raise DefinitionError(f"workflow {name!r} has no steps: mark its methods with @mesh.step(), or add functions with .step()")
@@ -51,7 +52,10 @@ def make_definition(name: str, settings: WorkflowSettings, specs: Mapping[str, S
         sticky_timeout_ms=settings.sticky_timeout_ms,
         metadata=settings.metadata,
         concurrency=limits,
+        admission_timeout_ms=settings.admission_timeout_ms,
     )
+    if wrong := disagreement([bare]):
+        raise DefinitionError(wrong)
     return msgspec.structs.replace(bare, digest=content_digest(encode(bare)))
 
 

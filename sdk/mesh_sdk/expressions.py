@@ -9,9 +9,8 @@ import re
 from itertools import pairwise
 
 from mesh_sdk.errors import DefinitionError
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
 from mesh_sdk.protocol.definitions import CEL, PATH
-
-EXPRESSION_CHARACTERS_MAX = 512
 
 is_path = re.compile(r"(input|metadata)(\.[A-Za-z0-9_-]+)+").fullmatch
 
@@ -43,8 +42,8 @@ def language_of(key: object, what: str) -> str:
     """
     if not isinstance(key, str) or not key.strip():
         raise DefinitionError(f"{what} is {key!r}: use a dotted path such as 'input.user_id'")
-    if len(key) > EXPRESSION_CHARACTERS_MAX:
-        raise DefinitionError(f"{what} has {len(key):,} characters, {EXPRESSION_CHARACTERS_MAX} are the most: use a key function")
+    if len(key) > KEY_CHARACTERS_MAX:
+        raise DefinitionError(f"{what} has {len(key):,} characters, {KEY_CHARACTERS_MAX} are the most: use a key function")
     if is_path(key):
         return PATH
     if reason := _objection(key):

@@ -13,10 +13,11 @@ from typing import Any, TypedDict
 
 from pydantic_core import to_json
 
-from mesh_sdk.concurrency import KEY_CHARACTERS_MAX, read_max_runs, read_strategy
+from mesh_sdk.concurrency import read_max_runs, read_strategy
 from mesh_sdk.errors import DefinitionError, InvalidOutput
 from mesh_sdk.limits import ConcurrencyLimitStrategy, LimitStrategy
 from mesh_sdk.options import StepSettings, refuse_unknown
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
 from mesh_sdk.protocol.definitions import FUNCTION, KEY, ConcurrencyDefinition, StepDefinition
 from mesh_sdk.serialize import Dump, is_untyped
 from mesh_sdk.signature import Namespace, StepSignature, read_signature

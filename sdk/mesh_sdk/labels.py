@@ -11,16 +11,11 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from mesh_sdk.errors import DefinitionError
+from mesh_sdk.protocol.bounds import LABEL_CHARACTERS_MAX, LABEL_CHOICES_MAX, LABEL_NAME_CHARACTERS_MAX, LABEL_WEIGHT_MAX, LABELS_MAX
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import COMPARATORS, LabelDefinition
 from mesh_sdk.protocol.definitions import Label as Label
 
-LABELS_MAX = 32
-"""Of one step or run, and of one worker."""
-NAME_CHARACTERS_MAX = 128
-VALUE_CHARACTERS_MAX = 512
-CHOICES_MAX = 100
-WEIGHT_MAX = 1_000_000
 WISHES_BYTES_MAX = 16 * 1024
 
 _WHOLE_MAX = 2**63 - 1
@@ -82,8 +77,8 @@ def _wish(name: object, wanted: Any, what: str, error: type[Exception]) -> Label
         raise error(f"comparator of {what} is {comparator!r}: use one of {', '.join(COMPARATORS)}")
     if not isinstance(label.required, bool):
         raise error(f"required of {what} is {label.required!r}: use True or False")
-    if isinstance(label.weight, bool) or not isinstance(label.weight, int) or abs(label.weight) > WEIGHT_MAX:
-        raise error(f"weight of {what} is {label.weight!r}: use a whole number, at most {WEIGHT_MAX:,}")
+    if isinstance(label.weight, bool) or not isinstance(label.weight, int) or abs(label.weight) > LABEL_WEIGHT_MAX:
+        raise error(f"weight of {what} is {label.weight!r}: use a whole number, at most {LABEL_WEIGHT_MAX:,}")
     return LabelDefinition(checked, _wanted(label.value, comparator, what, error), comparator, label.required, label.weight)
 
 
@@ -92,8 +87,8 @@ def _wanted(value: object, comparator: str, what: str, error: type[Exception]) -
         if isinstance(value, list | tuple):
             raise error(f"{what} is {value!r}, which {comparator!r} can't compare with: use one value, or comparator='in'")
         return _check_value(value, what, error)
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= CHOICES_MAX:
-        raise error(f"{what} is {value!r}: with comparator='in' use a list of 1 to {CHOICES_MAX} values")
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= LABEL_CHOICES_MAX:
+        raise error(f"{what} is {value!r}: with comparator='in' use a list of 1 to {LABEL_CHOICES_MAX} values")
     return tuple(_check_value(each, what, error) for each in value)
 
 
@@ -122,20 +117,20 @@ def read_labels(value: object, what: str, error: type[Exception] = DefinitionErr
 
 
 def _check_name(name: object, what: str, error: type[Exception]) -> str:
-    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > NAME_CHARACTERS_MAX:
-        raise error(f"{what} has a label called {name!r}: use 1 to {NAME_CHARACTERS_MAX} printable characters")
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LABEL_NAME_CHARACTERS_MAX:
+        raise error(f"{what} has a label called {name!r}: use 1 to {LABEL_NAME_CHARACTERS_MAX} printable characters")
     return name
 
 
 def _check_value(value: object, what: str, error: type[Exception]) -> Label:
     if not _is_label(value):
-        raise error(f"{what} is {value!r}: use text of up to {VALUE_CHARACTERS_MAX} characters, or a finite number")
+        raise error(f"{what} is {value!r}: use text of up to {LABEL_CHARACTERS_MAX} characters, or a finite number")
     return value
 
 
 def _is_label(value: object) -> TypeGuard[Label]:
     if isinstance(value, str):
-        return len(value) <= VALUE_CHARACTERS_MAX and value.isprintable()
+        return len(value) <= LABEL_CHARACTERS_MAX and value.isprintable()
     if isinstance(value, bool):
         return False
     if isinstance(value, int):

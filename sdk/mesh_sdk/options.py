@@ -17,6 +17,7 @@ from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import DefinitionError, InvalidName
 from mesh_sdk.labels import DesiredLabels, read_wishes
 from mesh_sdk.limits import RateLimit
+from mesh_sdk.protocol.bounds import SLOTS_MAX
 from mesh_sdk.protocol.definitions import ConcurrencyDefinition, LabelDefinition, RateDefinition
 from mesh_sdk.protocol.subjects import PRIORITIES, check_event_name
 from mesh_sdk.rates import read_rate_limits
@@ -25,8 +26,6 @@ from mesh_sdk.sticky import StickyStrategy
 TIMEOUT_MS_DEFAULT = 60_000
 HARD_SCHEDULE_TIMEOUT_MS_DEFAULT = 300_000
 STICKY_TIMEOUT_MS_DEFAULT = 5_000
-SLOTS_MAX = 100_000
-"""What one attempt may take of a worker: as many as a worker may have."""
 
 IdempotencyKey = str | Callable[[Any], str]
 
@@ -135,6 +134,8 @@ class WorkflowSettings:
     version: str
     idempotency_key: IdempotencyKey | None
     concurrency: tuple[ConcurrencyDefinition, ...] = ()
+    admission_timeout_ms: int = 0
+    """The schedule timeout as it was written: none that a sticky workflow has without one."""
 
 
 def read_step(options: StepOptions, what: str) -> StepSettings:
@@ -176,12 +177,13 @@ def read_workflow(options: WorkflowOptions, what: str) -> WorkflowSettings:
     """
     given = _checked(cast("Mapping[str, Any]", options), WorkflowOptions.__annotations__, what)
     sticky = _sticky(given.get("sticky"), what)
+    schedule_timeout = _optional_duration(given.get("schedule_timeout"), f"schedule_timeout of {what}") or 0
     schedule_default = HARD_SCHEDULE_TIMEOUT_MS_DEFAULT if sticky is StickyStrategy.HARD else 0
     return WorkflowSettings(
         name=_name(given.get("name"), what),
         on_events=_events(given.get("on_events"), what),
         timeout_ms=_optional_duration(given.get("timeout"), f"timeout of {what}") or TIMEOUT_MS_DEFAULT,
-        schedule_timeout_ms=_optional_duration(given.get("schedule_timeout"), f"schedule_timeout of {what}") or schedule_default,
+        schedule_timeout_ms=schedule_timeout or schedule_default,
         sticky=sticky,
         sticky_timeout_ms=_sticky_timeout(given.get("sticky_timeout"), sticky, what),
         priority=_priority(given.get("priority"), what, 1),
@@ -189,6 +191,7 @@ def read_workflow(options: WorkflowOptions, what: str) -> WorkflowSettings:
         version=_version(given.get("version"), what),
         idempotency_key=_idempotency_key(given.get("idempotency_key"), what),
         concurrency=read_concurrency(given.get("concurrency"), what),
+        admission_timeout_ms=schedule_timeout,
     )
 
 

@@ -12,13 +12,8 @@ from mesh_sdk.durations import duration_ms
 from mesh_sdk.errors import DefinitionError
 from mesh_sdk.expressions import is_path
 from mesh_sdk.limits import RateLimit
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX, LIMITS_MAX, PER_MS_MAX, UNITS_MAX
 from mesh_sdk.protocol.definitions import RateDefinition
-
-RATES_MAX = 8
-"""Of one step."""
-UNITS_MAX = 1_000_000_000
-KEY_CHARACTERS_MAX = 512
-PER_MS_MAX = 366 * 86_400_000
 
 _TIMES_MS = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
 
@@ -37,8 +32,8 @@ def read_rate_limits(value: object, what: str) -> tuple[RateDefinition, ...]:
         return ()
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise DefinitionError(f"rate_limits of {what} is {value!r}: use a list, such as [RateLimit('mails', limit=10, per='second')]")
-    if len(value) > RATES_MAX:
-        raise DefinitionError(f"rate_limits of {what} has {len(value)} of them, {RATES_MAX} are the most")
+    if len(value) > LIMITS_MAX:
+        raise DefinitionError(f"rate_limits of {what} has {len(value)} of them, {LIMITS_MAX} are the most")
     rates = tuple(_rate(each, what) for each in value)
     seen: set[str] = set()
     for rate in rates:

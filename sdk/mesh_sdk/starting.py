@@ -19,6 +19,7 @@ from mesh_sdk.errors import InvalidInput, MeshError
 from mesh_sdk.failures import error_of
 from mesh_sdk.labels import DesiredLabels, read_wishes
 from mesh_sdk.options import IdempotencyKey, check_priority, metadata_of
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
 from mesh_sdk.protocol.records import SUCCEEDED, Done, Start
 from mesh_sdk.protocol.subjects import check_token
 from mesh_sdk.refs import RunRef
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741 - the input
 R = TypeVar("R")
 
-KEY_CHARACTERS_MAX = 512
 RUN_MANY_AHEAD = 5_000
 """How many starts of one `run_many` may be on their way at once."""
 

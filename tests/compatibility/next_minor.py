@@ -20,7 +20,6 @@ FILES = (
     "sdk/mesh_sdk/worker/holder.py",
     "mesh/core/records.py",
     "mesh/core/image.py",
-    "mesh/core/loading.py",
     "mesh/store/snapshots.py",
 )
 BASES = ("Record", "Fact")

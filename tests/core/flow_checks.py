@@ -10,6 +10,7 @@ from mesh.core.labels import matches
 from mesh.core.limits import keys_of
 from mesh.core.parked import POLL_MS
 from mesh.core.placement import wish_of
+from mesh.core.rates import HELD_MS_MAX
 from mesh.core.records import Fact
 from mesh.core.step import Step
 from tests.core.sticky_checks import StickyWorld
@@ -24,6 +25,8 @@ class FlowWorld(StickyWorld):
         super().__init__(seed)
         self.buckets: dict[str, tuple[float, float]] = {}
         """Rate → (core time in milliseconds, units in its bucket then)."""
+        self.held: dict[str, int] = {}
+        """Rate → milliseconds that may be made up for."""
 
     def decide(self, input: object, sender: Sender = SELF) -> list[Fact]:
         decided = super().decide(input, sender)
@@ -35,6 +38,8 @@ class FlowWorld(StickyWorld):
         super()._journaled(fact)
         if isinstance(fact, facts.StepReleased):
             self._check_release(fact)
+        elif isinstance(fact, facts.RatesHeld):
+            self._hold(fact.ms)
 
     def _check_release(self, fact: facts.StepReleased) -> None:
         run, worker = self.standby.find(fact.run), self.standby.workers.get(fact.worker)
@@ -55,9 +60,18 @@ class FlowWorld(StickyWorld):
         for key, limit, per_ms, units in keys.rates if keys is not None else ():
             at, level = self.buckets.get(key, (0, 0.0))
             now = self.standby.now
-            level = max(0.0, level - (now - at) * limit / per_ms) + units
+            held = self.held.get(key, 0) * limit / per_ms
+            level = max(-held, level - (now - at) * limit / per_ms)
+            if level <= -held:
+                self.held.pop(key, None)
+            level += units
             assert level <= max(limit // 5, units, 1) + 1e-6, f"rate {key}: {level} units in its bucket"
             self.buckets[key] = now, level
+
+    def _hold(self, ms: int) -> None:
+        """What leaked while nobody led may be poured in later."""
+        for key in self.buckets:
+            self.held[key] = min(HELD_MS_MAX, self.held.get(key, 0) + ms)
 
     def check_places(self) -> None:
         """Of no key more runs, or attempts, run on workers than its limit says: those of cancelled runs count until they end."""

@@ -69,8 +69,9 @@ def _workflow(rng: random.Random, name: str) -> WorkflowDefinition:
         concurrency.append(_limit(rng, "key"))
     sticky = rng.choice(["", "", "SOFT", "HARD"])
     return WorkflowDefinition(
-        name, steps, priority=rng.choice([1, 5]), sticky=sticky, sticky_timeout_ms=rng.choice([100, 2_000]), concurrency=concurrency
-    )
+        name, steps, priority=rng.choice([1, 5]), sticky=sticky, sticky_timeout_ms=rng.choice([100, 2_000]), concurrency=concurrency,
+        admission_timeout_ms=rng.choice([0, 0, 8_000]),
+    )  # fmt: skip
 
 
 class _Life:
@@ -172,6 +173,7 @@ class _Life:
 def _look(life: _Life, number: int) -> None:
     life.world.check_ledger()
     life.world.check_out()
+    life.world.check_nobody_is_forgotten()
     if not number % 4:
         life.world.check_settled()
 
@@ -246,6 +248,9 @@ MUTANTS: dict[str, tuple[object, str, object]] = {
     "rates let everything pass": (Rates, "wait", lambda *_, **__: 0),
     "a rate forgets what has passed": (Rates, "take", lambda *_: None),
     "nobody asks a rate again": (Admitting, "rate_came", lambda core, key: None),
+    "nobody looks whether a slot is left over": (Admitting, "_find_slot", lambda core: False),
+    "who is called is never forgotten": (Groups, "uncall", lambda groups, ticket: None),
+    "a run waits for its place for ever": (Admitting, "give_up_waiting", lambda core, run: None),
     "labels don't matter": (labels, "suits", lambda wishes, labels: True),
     "a step needs one slot": (labels.Wish, "allows", lambda wish, slots, has: labels.suits(wish.labels, has)),
 }

@@ -10,9 +10,9 @@ from mesh.core import joining
 from mesh.core.graph import EVENTS_MAX, STEPS_MAX
 from mesh.core.image import encode_image, image
 from mesh.core.inputs import Sender
-from mesh.core.joining import LABELS_MAX
 from mesh.core.quoting import NAME_CHARACTERS_MAX, REASON_CHARACTERS_MAX, cut
 from mesh.core.records import Fact, RunRefused, WorkerRefused
+from mesh_sdk.protocol.bounds import LABEL_CHARACTERS_MAX, LABEL_NAME_CHARACTERS_MAX, LABELS_MAX
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
 from mesh_sdk.protocol.records import Register, Registered, Spawn, Start
@@ -50,9 +50,9 @@ TOO_MUCH = {
     "event pattern": (register(WorkflowDefinition("w", steps(1), on_events=[LONG])), "300,000 characters"),
     "event patterns": (register(WorkflowDefinition("w", steps(1), on_events=["x"] * (EVENTS_MAX + 1))), "101 patterns"),
     "metadata": (register(WorkflowDefinition("w", steps(1), metadata={"k": LONG})), "more metadata"),
-    "labels": (register(chain(), labels=MANY_LABELS), "65 labels"),
-    "name of a label": (register(chain(), labels={LONG: 1}), "longer than 256"),
-    "value of a label": (register(chain(), labels={"k": LONG}), "longer than 256"),
+    "labels": (register(chain(), labels=MANY_LABELS), "33 labels"),
+    "name of a label": (register(chain(), labels={LONG: 1}), "a name of 300,000 characters: use at most 128"),
+    "value of a label": (register(chain(), labels={"k": LONG}), "label 'k' of 300,000 characters: use at most 512"),
 }
 
 
@@ -68,7 +68,7 @@ def test_a_registration_of_more_than_makes_sense_is_refused(what: str) -> None:
 def test_what_is_just_within_the_limits_is_taken() -> None:
     world = World()
     name = "n" * NAME_CHARACTERS_MAX
-    labels: dict[str, str | int | float] = {f"{n}".zfill(NAME_CHARACTERS_MAX): name for n in range(LABELS_MAX)}
+    labels: dict[str, str | int | float] = {f"{n}".zfill(LABEL_NAME_CHARACTERS_MAX): "v" * LABEL_CHARACTERS_MAX for n in range(LABELS_MAX)}
     patterns = [f"event.{n}.*" for n in range(EVENTS_MAX)]
     world.decide(register(WorkflowDefinition(name, steps(STEPS_MAX), on_events=patterns, version=name), labels=labels), SENDER)
     assert list(world.state.workers) == ["w1"]

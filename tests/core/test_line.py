@@ -176,7 +176,12 @@ def test_little_is_remembered_of_keys_that_wait_no_more() -> None:
 # ---- through the core ---------------------------------------------------------------------------------------------------
 
 SLOTS = 4
-GROUPED = WorkflowDefinition("grouped", [StepDefinition("a")], concurrency=[ConcurrencyDefinition(100, key="input.k")])
+LIMIT = [ConcurrencyDefinition(100, key="input.k")]
+GROUPED = {
+    "workflow": WorkflowDefinition("grouped", [StepDefinition("a")], concurrency=LIMIT),
+    "step": WorkflowDefinition("grouped", [StepDefinition("a", concurrency=LIMIT)]),
+}
+"""What has the limit."""
 FLOOD, FEW = 5_000, 20
 
 
@@ -194,10 +199,10 @@ def ideal_waits() -> dict[str, float]:
     return {key: sum(all) / len(all) for key, all in waits.items()}
 
 
-def waits_of_the_core() -> dict[str, float]:
+def waits_of_the_core(limited: str) -> dict[str, float]:
     world = World(finished_max=10)
     core, state = world.core, world.state
-    holder = world.join("w1", [GROUPED], SLOTS)
+    holder = world.join("w1", [GROUPED[limited]], SLOTS)
     runs: dict[str, str] = {}
     out: list[tuple[str, str]] = []
 
@@ -227,14 +232,16 @@ def _too_long(waits: dict[str, float]) -> list[str]:
 
 
 @pytest.mark.timeout(60)
-def test_a_flood_of_one_key_leaves_the_others_their_turns() -> None:
-    assert not _too_long(waits_of_the_core())
+@pytest.mark.parametrize("limited", GROUPED)
+def test_a_flood_of_one_key_leaves_the_others_their_turns(limited: str) -> None:
+    assert not _too_long(waits_of_the_core(limited))
 
 
 @pytest.mark.timeout(60)
-def test_plain_age_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limited", ["workflow", "step"])
+def test_plain_age_would_not(limited: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "SHARE", 0)
-    assert _too_long(waits_of_the_core()) == list("BCDEF")
+    assert _too_long(waits_of_the_core(limited)) == list("BCDEF")
 
 
 def test_turns_go_over_all_lines_of_a_pool() -> None:

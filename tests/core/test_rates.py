@@ -102,6 +102,69 @@ def test_a_hundred_a_second(taker: str, monkeypatch: pytest.MonkeyPatch) -> None
     world.check_followers()
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("dead_ms", [600, 1_100])
+def test_what_a_dead_leader_let_nobody_have_is_made_up_for(taker: str, dead_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many units as without its death, and never many at once."""
+    monkeypatch.setattr(worlds, "check", lambda state: None)  # it looks at all that waits
+    world, _ = world_of(rated(RateDefinition("r", 100, SECOND)), slots=2_000)
+    for _ in range(1_300):
+        world.start("w")
+    pass_until(world, 3_300)
+    world.now += dead_ms
+    world.take_over(taker)
+    world.resend()
+    pass_until(world, 5_000)
+    world.check_followers()
+    assert world.state.limits.rates.owed
+    world.take_over(taker)
+    world.resend()
+    pass_until(world, 11_500)
+    times = [at for at, _ in released(world)]
+    passed, last = (len([at for at in times if begin <= at < begin + length]) for begin, length in ((0, 10_000), (10_500, 1_000)))
+    assert 1_010 <= passed <= 1_020, "the burst is in it"
+    assert last <= 101, "when all is made up for, the limit is the limit"
+    assert max(len([at for at in times if begin <= at < begin + SECOND]) for begin in times) <= 121
+    world.check_followers()
+    assert not world.state.limits.rates.owed
+
+
+@pytest.mark.parametrize(("idle_ms", "dead_ms"), [(1_000, 600), (0, 3_000)])
+def test_nothing_is_made_up_for_that_nobody_wanted(idle_ms: int, dead_ms: int) -> None:
+    """The bucket was empty when the leader died, or was so long before somebody led."""
+    world, _ = world_of(rated(RateDefinition("r", 100, SECOND)))
+    for _ in range(40):
+        world.start("w")
+    pass_until(world, 200 + idle_ms)
+    world.start("w")
+    pass_until(world, 400 + idle_ms)
+    world.now += dead_ms
+    world.take_over()
+    assert not world.state.limits.rates.owed
+    before = len(released(world))
+    for _ in range(40):
+        world.start("w")
+    assert len(released(world)) == before + 20, "a burst, as always"
+
+
+def test_a_bucket_that_was_empty_meanwhile_is_owed_nothing() -> None:
+    world, _ = world_of(rated(RateDefinition("r", 100, SECOND)))
+    for _ in range(25):
+        world.start("w")
+    world.now += 600
+    world.take_over()
+    assert world.state.limits.rates.owed
+    pass_until(world, 2_000)
+    for _ in range(60):
+        world.start("w")
+    began = world.now
+    pass_until(world, began - T0 + 390)
+    assert len([at for at, _ in released(world) if at >= began - T0]) <= 20 + 40
+    assert not world.state.limits.rates.owed
+    world.check_followers()
+
+
 # ---- what counts --------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import pytest
 from mesh.core.core import Core
 from mesh.core.records import RunFinished
 from mesh.scheduler import cel
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
 from mesh_sdk.protocol.definitions import CEL, ConcurrencyDefinition, StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.records import FAILED
 from tests.core.world import World
@@ -98,7 +99,7 @@ def test_the_dearest_expression_costs_little() -> None:
     """The bound leaves room for a slow machine; nested loops over this took most of a second, and patterns seconds."""
     variables = {"input": {"tags": ["b"] * 1_900, "text": "a" * 60_000}, "metadata": {}}
     expression = f"input.tags.exists(x, {'||'.join(['(input.text+x).contains(x+x)'] * 15)}) ? 'a' : 'b'"
-    assert len(expression) < cel.EXPRESSION_CHARACTERS_MAX
+    assert len(expression) < KEY_CHARACTERS_MAX
     begun = time.process_time()
     assert cel.evaluate(expression, variables) == "b"
     assert time.process_time() - begun < 1.0

@@ -19,9 +19,8 @@ from mesh.core.inputs import SELF, Sender, TermBegan
 from mesh.core.run import Run
 from mesh.core.state import State
 from mesh.scheduler import listing, lists
-from mesh.scheduler.listing import RunQuery
 from mesh.scheduler.lists import Lists, Page
-from mesh.scheduler.views import Views
+from mesh.scheduler.views import RunQuery, Views
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
 

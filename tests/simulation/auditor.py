@@ -15,9 +15,13 @@ from mesh.core.image import digest
 from mesh.core.state import State
 from mesh.scheduler.journal import decode_frame
 from mesh_sdk.protocol.subjects import Subjects
+from tests.simulation.buckets import Buckets
+from tests.simulation.choices import Choices
 from tests.simulation.decided import Decided
 from tests.simulation.names import HARD_NAMES, STICKY_NAMES
+from tests.simulation.places import Places
 from tests.simulation.stream import Message, Stream
+from tests.simulation.turns import Turns
 
 LINE_MAX = 180
 COMPARED_EVERY = 16
@@ -41,6 +45,10 @@ class Auditor:
         self.decided = Decided(subjects, report)
         self.state = State(finished_max)
         self.sequence = 0
+        self.places = Places(report)
+        self.turns = Turns(self.state, report)
+        self.buckets = Buckets(report)
+        self.choices = Choices(self.state, report)
         self.started: dict[str, str] = {}
         """Run → workflow."""
         self.ended: dict[str, str] = {}
@@ -48,6 +56,8 @@ class Auditor:
         self.repeated: dict[str, str] = {}
         self.released: dict[str, tuple[str, int]] = {}
         """Attempt token → (run, step)."""
+        self.shared: dict[str, int] = {}
+        """Attempt token → journal sequence at which it was released to a shared lane."""
         self.completed: set[tuple[str, int]] = set()
         self.executed: dict[str, str] = {}
         """Attempt token → worker that runs it or has; the witness knows."""
@@ -103,18 +113,27 @@ class Auditor:
                 self._trace(f"  {message.sequence} {_short(record)}")
             if type(record) is facts.TermStarted:
                 self.state.term = message.sequence
-            if (look := self._checks.get(type(record))) is not None:
-                look(record)
-            self.state.apply(record)
+            self._look_at_record(record)
         self.state.changed_workers.clear()
         self.sequence = message.sequence
         self._look_at_positions(frame.positions)
         self.decided.look(self.sequence, frame)
         self._look_at_state()
+        self.places.look()
         if self.sequence % COMPARED_EVERY == 0:
             self._digests[self.sequence] = digest(self.state)
         for said in self.wanted.pop(self.sequence, ()):
             self.compare(self.sequence, said)
+
+    def _look_at_record(self, record: facts.Fact) -> None:
+        if (look := self._checks.get(type(record))) is not None:
+            look(record)
+        self.places.record(record)
+        self.buckets.record(record, self.state.now)
+        self.choices.record(record)
+        self.turns.before(record)
+        self.state.apply(record)
+        self.turns.after(record)
 
     # ---- record by record
 
@@ -148,9 +167,14 @@ class Auditor:
         self._look_at_room(record)
         self._look_at_parents(record)
         self.released[record.token] = (record.run, record.step)
+        if not record.worker:
+            self.shared[record.token] = self.sequence + 1
 
     def _look_at_room(self, record: facts.StepReleased) -> None:
-        """The leader gives out no more than what is free by its own ledger."""
+        """The leader gives out no more than what is free by its own ledger. Key functions take nothing of it."""
+        run = self.state.runs.get(record.run)
+        if run is not None and run.steps[record.step].is_key:
+            return
         pool, worker = self.state.pools.get(record.pool), self.state.workers.get(record.worker)
         if pool is None or pool.free <= 0:
             self._report(f"an attempt of run {record.run} is released to pool {record.pool}, which has no free slot")
@@ -208,7 +232,11 @@ class Auditor:
                 self._report(f"frame {self.sequence}: worker {worker.id} holds {worker.used} of {worker.slots} slots")
         for run in state.runs.values():
             if run.flow.name in STICKY_NAMES:
-                places = {step.current.worker.id for step in run.steps if step.current is not None and step.current.worker is not None}
+                places = {
+                    step.current.worker.id
+                    for step in run.steps
+                    if step.current is not None and step.current.worker is not None and not step.is_key
+                }
                 if len(places) > 1:
                     self._report(f"frame {self.sequence}: sticky run {run.id} has attempts on {sorted(places)}")
 

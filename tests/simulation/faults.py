@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from tests.simulation.limits import LABELS
 from tests.simulation.parts import Machine, SchedulerMachine
 from tests.simulation.process import OUTSIDE, Process
 from tests.simulation.stream import Away
@@ -49,6 +50,7 @@ class Faults:
             "drop lanes": self._drop_lanes,
             "drop consumer": self._drop_consumer,
             "lanes away": self._lanes_away,
+            "relabel worker": self._relabel_worker,
         }
         self._kind = ""
         """Of the fault that is being caused."""
@@ -126,6 +128,13 @@ class Faults:
             self._strikes()
             self._world.trace(f"{machine.process.name} is told to stop")
             machine.process.context.copy().run(machine.stop)
+
+    def _relabel_worker(self) -> None:
+        """Whoever runs it has it say something else of itself."""
+        machine = self._pick(self._world.workers)
+        if machine is not None:
+            self._strikes()
+            machine.relabel(self._rng.choice(LABELS))
 
     # ---- connections
 

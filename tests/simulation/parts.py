@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from mesh.engine import Engine
 from mesh_sdk import Mesh
 from mesh_sdk.config import Settings
-from mesh_sdk.errors import MeshError
+from mesh_sdk.errors import MeshError, RegistrationRefused, Unavailable
 from mesh_sdk.transport.errors import TransportError
 from mesh_sdk.worker.identity import Identity
 from mesh_sdk.worker.observer import Nobody
@@ -127,14 +128,18 @@ class WorkerMachine(Machine):
     slots = 2
     registered: Iterable[object] = ()
     fixed = True
+    labels: Mapping[str, str | int] = MappingProxyType({})
+    """What whoever runs it has it say of itself."""
 
     async def _main(self) -> None:
         witness().slots[current()] = self.slots
+        witness().pauses[current()] = lambda: self.paused
         registry = Registry()
         for workflow in self.registered:
             registry.add(workflow)
         id = self.name if self.fixed else f"{self.name}-{self.lives}"
-        identity = Identity(id, self.fixed, self.name, self.slots, registry, {})
+        identity = Identity(id, self.fixed, self.name, self.slots, registry, dict(self.labels))
+        witness().labelled(id, self.labels)
         clock: Any = SimulatedClock(asyncio.get_running_loop(), self.rng.choice([0, 0, 900, -900, 5_000]))
         self.runtime = Runtime(SETTINGS, identity, Nobody(), clock, "sim")
         await self.runtime.run(lambda: self.reporter.trace(f"worker {id} is ready"), GRACE_S)
@@ -143,6 +148,29 @@ class WorkerMachine(Machine):
         """SIGTERM."""
         if self.up and self.runtime is not None:
             self.runtime.request_stop()
+
+    def relabel(self, labels: Mapping[str, str | int]) -> None:
+        """Have it say something else of itself, as often as it takes until the leader knows."""
+        self.labels = labels
+        if self.up and self.process is not None and self.runtime is not None:
+            self.process.spawn(self._tell_labels(self.runtime, labels))
+
+    async def _tell_labels(self, runtime: Runtime, labels: Mapping[str, str | int]) -> None:
+        witness().labelled(runtime._identity.worker, labels)
+        runtime.take_labels(labels)
+        while labels is self.labels:
+            try:
+                return await runtime.register_again()
+            except Unavailable as error:
+                self.reporter.trace(f"{self.name} could not tell its labels: {error}")
+            except RegistrationRefused as error:  # an incarnation after this one, or a process, says it
+                return self.reporter.trace(f"{self.name} is refused with its labels: {error}")
+
+    @property
+    def paused(self) -> bool:
+        """Whether it takes nothing from its shared lane, as an operator wanted it."""
+        session = self.runtime._session if self.up and self.runtime is not None else None
+        return session is not None and session.paused
 
     @property
     def holds(self) -> int:

@@ -31,12 +31,14 @@ class Plan:
     every_s: float
     """Mean time between two of them."""
     kinds: tuple[str, ...]
+    steers_s: float
+    """Mean time between two words of an operator to workers; 0: there is none."""
 
 
 KINDS = (
     "kill scheduler", "kill leader", "kill worker", "kill user", "kill helper", "freeze leader", "freeze scheduler", "freeze worker",
     "freeze user", "block worker", "stop worker", "stop leader", "cut", "slow", "restart server", "stall", "steal lease", "drop lanes",
-    "lanes away", "drop consumer",
+    "lanes away", "drop consumer", "relabel worker",
 )  # fmt: skip
 
 
@@ -61,4 +63,5 @@ def draw(seed: int) -> Plan:
         trouble_s=rng.choice([4.0, 8.0, 12.0]),
         every_s=100.0 if calm else rng.choice([0.2, 0.5, 1.0, 2.0]),
         kinds=tuple(rng.sample(KINDS, rng.randint(2, len(KINDS)))),
+        steers_s=0.0 if calm else rng.choice([0.0, 0.0, 0.5, 2.0]),
     )

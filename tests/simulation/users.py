@@ -9,13 +9,16 @@ import asyncio
 import random
 from typing import Any
 
-from mesh_sdk import Mesh
+from mesh_sdk import Mesh, WorkerLabel
 from mesh_sdk.errors import MeshError, RunCancelled, RunFailed, RunTimedOut, Unavailable, UnknownWorkflow
 from mesh_sdk.protocol.records import CANCELLED, FAILED, SUCCEEDED, TIMED_OUT
 from mesh_sdk.refs import RunRef
-from tests.simulation.names import NAMES, STICKY_NAMES
+from tests.simulation.limits import QUOTAS
+from tests.simulation.names import LIMITED_NAMES, PLAIN_NAMES, STICKY_NAMES
 from tests.simulation.parts import ClientMachine, Reporter
 
+FLOOD = 12
+"""Starts at once, so that keys wait for each other."""
 _STATUS: dict[type[MeshError], str] = {RunFailed: FAILED, RunCancelled: CANCELLED, RunTimedOut: TIMED_OUT}
 
 
@@ -37,15 +40,19 @@ class UserMachine(ClientMachine):
         name, rng, reporter: of the machine.
         ledger: of all users.
         workers: ids that runs may be bound to.
+        too_wide: workflows whose steps take more slots than there may be.
     """
 
     actions = 12
     pace_s = 0.3
 
-    def __init__(self, name: str, rng: random.Random, reporter: Reporter, ledger: Ledger, workers: list[str]) -> None:
+    def __init__(
+        self, name: str, rng: random.Random, reporter: Reporter, ledger: Ledger, workers: list[str], too_wide: frozenset[str]
+    ) -> None:
         super().__init__(name, rng, reporter)
         self._ledger = ledger
         self._workers = workers
+        self._limited = [limited for limited in LIMITED_NAMES if limited not in too_wide]
         self._left = -1
 
     async def use(self, mesh: Mesh) -> None:
@@ -72,15 +79,29 @@ class UserMachine(ClientMachine):
             await mesh.events.publish(name, {"n": rng.randrange(100)}, id=f"e-{rng.randrange(20)}" if rng.random() < 0.5 else "")
             self._ledger.events += 1
             return
-        many = rng.choice([1, 1, 1, 2, 8])
-        for ref in await asyncio.gather(*(self._start(mesh) for _ in range(many))):
+        if choice < 0.22:
+            many, one, user = FLOOD, "turns", ""
+        else:
+            many, one, user = rng.choice([1, 1, 1, 2, 8]), self._name() if rng.random() < 0.5 else "", rng.choice([*QUOTAS])
+        for ref in await asyncio.gather(*(self._start(mesh, one or self._name(), user if one else "") for _ in range(many))):
             waiting.append(asyncio.create_task(self._wait(ref)))
             if rng.random() < 0.08:
                 await ref.cancel()
 
-    async def _start(self, mesh: Mesh) -> RunRef[Any]:
+    def _name(self) -> str:
+        return self.rng.choice(PLAIN_NAMES if self.rng.random() < 0.45 else self._limited)
+
+    def _input(self, name: str, user: str) -> Any:
+        """What the run is about: of limited ones a user, most often (in a burst) the same one."""
         rng = self.rng
-        name = rng.choice(NAMES)
+        if name in PLAIN_NAMES:
+            return rng.randrange(100)
+        user = user if user and rng.random() < 0.7 else rng.choice("aaabcc")
+        about = {"user": user, "tenant": rng.choice("xy"), "n": rng.randint(1, 3), "quota": QUOTAS[user]}
+        return about if rng.random() < 0.98 else {"tenant": "x"}
+
+    async def _start(self, mesh: Mesh, name: str, user: str) -> RunRef[Any]:
+        rng = self.rng
         options: dict[str, Any] = {}
         if rng.random() < 0.2:
             options["priority"] = rng.choice([1, 5, 9])
@@ -90,7 +111,10 @@ class UserMachine(ClientMachine):
             options["delay"] = rng.choice(["100ms", "1s"])
         if name in STICKY_NAMES and rng.random() < 0.2:
             options["sticky_worker"] = rng.choice(self._workers)
-        ref: RunRef[Any] = await mesh.startable(name).start(rng.randrange(100), **options)
+        if name == "choosy" and rng.random() < 0.3:
+            value, comparator = rng.choice([(2, "="), (2, ">="), (1, "!=")])
+            options["desired_worker_labels"] = {"gpu": WorkerLabel(value, required=True, comparator=comparator)}
+        ref: RunRef[Any] = await mesh.startable(name).start(self._input(name, user), **options)
         self._ledger.starts[ref._requested] = "key" in options
         self.reporter.trace(f"{self.name} has started {name} as {ref._requested} {options or ''}")
         return ref

@@ -64,6 +64,7 @@ def outstanding(world: World) -> list[str]:
     found += [f"run {run} lives: {_waits(world, run)}" for run in auditor.state.runs]
     found += [f"attempt {token} is in the ledger" for token in auditor.state.attempts]
     found += [f"worker {worker.name} holds {worker.holds} slots" for worker in world.workers if worker.holds]
+    found += auditor.places.left()
     found += [f"attempt {token} is still executed" for token in world.witness.still_running()]
     return found
 

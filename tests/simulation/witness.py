@@ -5,7 +5,7 @@ Rule: a broken promise is reported at the moment it breaks, with what was known 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from mesh_sdk.protocol.codec import BadFrame, lane_frames, notice_frames
 from mesh_sdk.protocol.records import REFUSED, Assign, Done
 from mesh_sdk.protocol.subjects import Subjects
 from tests.simulation.auditor import COMPARED_EVERY, Auditor
+from tests.simulation.limits import slots
 from tests.simulation.process import Process, current
 from tests.simulation.stream import Message, Stream
 
@@ -43,12 +44,16 @@ class Witness:
         self._slots = f"KV_{subjects.slots_bucket}"
         self._done = subjects.done("")
         self.executed = auditor.executed
-        self.running: dict[str, Process] = {}
+        self.running: dict[str, tuple[Assign, Process]] = {}
         self.executions = 0
         self.hard_places: dict[str, str] = {}
         self.slots: dict[Process, int] = {}
         """Of each worker's process, those that have ended included."""
         self._awaiting: set[str] = set()
+        self.pauses: dict[Process, Callable[[], bool]] = {}
+        """Of each worker's process, whether it is paused."""
+        self._paused: dict[Process, int] = {}
+        """Process that an operator has paused → journal sequence at which that was seen."""
 
     @contextmanager
     def executing(self, context: Context[Any]) -> Iterator[None]:
@@ -64,8 +69,10 @@ class Witness:
             self._report(f"attempt {token} of {assign.run} is executed by {worker} and was never released")
         self.executed[token] = worker
         self.executions += 1
-        self.running[token] = current()
+        self.running[token] = assign, current()
         self._look_at_slots(worker)
+        self._look_at_pause(worker, token)
+        self._auditor.places.executed(self.running, token)
         try:
             yield
         finally:
@@ -81,16 +88,38 @@ class Witness:
         self._awaiting.discard(token)
         self._look_at_slots(context.worker.id())
 
+    def labelled(self, worker: str, labels: Mapping[str, str | int]) -> None:
+        """A worker says this of itself from now on."""
+        self._auditor.choices.said.setdefault(worker, []).append(labels)
+
     def _look_at_slots(self, worker: str) -> None:
         """A process executes no more steps than it has slots."""
         process = current()
-        busy = sum(other is process for token, other in self.running.items() if token not in self._awaiting)
+        busy = sum(
+            slots(assign.workflow, assign.name)
+            for token, (assign, other) in self.running.items()
+            if other is process and token not in self._awaiting
+        )
         if busy > self.slots[process]:
-            self._report(f"worker {worker} executes {busy} steps and has {self.slots[process]} slots")
+            self._report(f"worker {worker} executes steps of {busy} slots and has {self.slots[process]}")
+
+    def look_at_pauses(self) -> None:
+        """Now and then: who thinks that an operator has it take nothing new."""
+        for process, paused in self.pauses.items():
+            if process.dead or not paused():
+                self._paused.pop(process, None)
+            else:
+                self._paused.setdefault(process, self._auditor.sequence)
+
+    def _look_at_pause(self, worker: str, token: str) -> None:
+        """A paused worker takes nothing from its shared lane."""
+        since = self._paused.get(current())
+        if since is not None and self.pauses[current()]() and self._auditor.shared.get(token, 0) > since:
+            self._report(f"worker {worker} is paused and executes attempt {token}, which went to the shared lane after that")
 
     def still_running(self) -> list[str]:
         """Attempts that living workers execute."""
-        return [token for token, process in self.running.items() if not process.dead]
+        return [token for token, (_, process) in self.running.items() if not process.dead]
 
     def stored(self, stream: Stream, message: Message) -> None:
         """A lane message, or a row of the mirror: it must follow from the journal."""

@@ -16,62 +16,62 @@ from tests.simulation.witness import witness
 mesh = Mesh("nats://simulated", "sim")
 
 
-def _dice(context: Context[Any], what: str) -> float:
+def dice(context: Context[Any], what: str) -> float:
     """A number from 0 to 1 that follows from the run, the step and the attempt."""
     text = f"{context.run_id} {context.step_name} {context.attempt} {what}"
     return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32
 
 
-async def _work(context: Context[Any]) -> str:
+async def work(context: Context[Any]) -> str:
     """Take some time, fail now and then."""
     with witness().executing(context):
-        length = _dice(context, "length")
+        length = dice(context, "length")
         await asyncio.sleep(0.0005 if length < 0.5 else 0.3 * length if length < 0.97 else 1.5)
-        if context.retry_count < 2 and _dice(context, "fails") < 0.08:
+        if context.retry_count < 2 and dice(context, "fails") < 0.08:
             raise RuntimeError("as it happens")
         return context.step_name
 
 
 @mesh.task(retries=3, on_events=["order.*"])
 async def one(number: Any, context: Context[Any]) -> str:
-    return await _work(context)
+    return await work(context)
 
 
 @mesh.task(retries=3, on_events=["order.paid"], priority=5)
 async def audit(number: Any, context: Context[Any]) -> str:
-    return await _work(context)
+    return await work(context)
 
 
 class _Chain:
     @mesh.step(retries=3)
     async def first(self, context: Context[Any]) -> str:
-        return await _work(context)
+        return await work(context)
 
     @mesh.step(parents=["first"], retries=3)
     async def second(self, context: Context[Any]) -> str:
-        return await _work(context)
+        return await work(context)
 
     @mesh.step(parents=["second"], retries=3, timeout="1s")
     async def third(self, context: Context[Any]) -> str:
-        return await _work(context)
+        return await work(context)
 
 
 class _Diamond:
     @mesh.step(retries=3)
     async def top(self, context: Context[Any]) -> str:
-        return await _work(context)
+        return await work(context)
 
     @mesh.step(parents=["top"], retries=3)
     async def left(self, context: Context[Any]) -> str:
-        return await _work(context)
+        return await work(context)
 
     @mesh.step(parents=["top"], retries=3)
     async def right(self, context: Context[Any]) -> str:
-        return await _work(context)
+        return await work(context)
 
     @mesh.step(parents=["left", "right"], retries=3)
     async def bottom(self, context: Context[Any]) -> str:
-        return await _work(context)
+        return await work(context)
 
 
 @mesh.workflow(name="chain")
@@ -114,6 +114,4 @@ async def family(number: Any, context: Context[Any]) -> int:
         return len(ends)
 
 
-EVERYTHING = (one, audit, Chain, Diamond, Soft, Hard, parent, family)
-WITHOUT_HARD = tuple(workflow for workflow in EVERYTHING if workflow is not Hard)
-FEWER = (one, audit, Chain, Soft)
+PLAIN = (one, audit, Chain, Diamond, Soft, Hard, parent, family)

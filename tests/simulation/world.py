@@ -15,13 +15,15 @@ from typing import Any
 
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import TransportError
-from tests.simulation import witness, workflows
+from tests.simulation import registered, witness
 from tests.simulation.auditor import Auditor
 from tests.simulation.ears import Ears
 from tests.simulation.faults import Faults
 from tests.simulation.loop import EPOCH_S, SimulatedLoop, Stuck
+from tests.simulation.limits import GOOD_FOR_ALL, LABELS, SLOTS
 from tests.simulation.network import Network
-from tests.simulation.parts import NAMESPACE, Machine, SchedulerMachine, WorkerMachine
+from tests.simulation.operator import OperatorMachine
+from tests.simulation.parts import NAMESPACE, ClientMachine, Machine, SchedulerMachine, WorkerMachine
 from tests.simulation.plan import Plan, draw
 from tests.simulation.process import Helpers
 from tests.simulation.seams import simulated
@@ -67,8 +69,13 @@ class World:
         self.helpers = Helpers()
         self.schedulers = [SchedulerMachine(f"s{n}", self._rng(f"s{n}"), self) for n in range(plan.schedulers)]
         self.workers = [self._worker(n) for n in range(plan.workers)]
-        fixed = [worker.name for worker in self.workers if worker.registered is workflows.EVERYTHING]
-        self.users = [UserMachine(f"u{n}", self._rng(f"u{n}"), self, self.ledger, fixed) for n in range(plan.users)]
+        fixed = [worker.name for worker in self.workers if worker.registered is registered.EVERYTHING]
+        too_wide = frozenset(name for (name, _), slots in SLOTS.items() if slots > plan.slots[0])
+        self.users: list[ClientMachine] = [
+            UserMachine(f"u{n}", self._rng(f"u{n}"), self, self.ledger, fixed, too_wide) for n in range(plan.users)
+        ]
+        self._operators = [OperatorMachine("operator", self._rng("operator"), self, plan.steers_s)] if plan.steers_s else []
+        self.users += self._operators
 
     def _rng(self, what: str) -> random.Random:
         return random.Random(f"{what} {self.seed}")
@@ -77,9 +84,10 @@ class World:
         rng = self._rng(f"w{n}")
         worker = WorkerMachine(f"w{n}", rng, self)
         worker.slots = self.plan.slots[n]
+        worker.labels = rng.choice(LABELS)
         worker.fixed = n == 0 or rng.random() < 0.7
-        most = workflows.EVERYTHING if worker.fixed else workflows.WITHOUT_HARD  # a HARD run waits for its worker, for ever
-        worker.registered = most if n == 0 or rng.random() < 0.8 else workflows.FEWER
+        most = registered.EVERYTHING if worker.fixed else registered.WITHOUT_HARD  # a HARD run waits for its worker, for ever
+        worker.registered = most if n == 0 or rng.random() < 0.8 else registered.FEWER
         return worker
 
     @property
@@ -137,7 +145,7 @@ class World:
         await self._until(lambda: self.subjects.lanes_stream in self.server.streams, BEGIN_S_MAX)
         for worker in self.workers:
             worker.start_later(worker.rng.random() * 0.1)
-        await self._until(lambda: len(self.auditor.state.flows) == len(workflows.EVERYTHING), BEGIN_S_MAX)
+        await self._until(lambda: len(self.auditor.state.flows) == len(registered.EVERYTHING), BEGIN_S_MAX)
         for user in self.users:
             user.start_later(user.rng.random() * 0.1)
         await self._until(lambda: False, self.plan.trouble_s, Faults(self).cause)
@@ -172,6 +180,7 @@ class World:
                 continue  # of a future that nobody asked any more: its process was killed, or has given it up
             self.fail(f"a callback has failed: {problem.get('message')} {problem.get('exception')!r}")
         self.loop.problems.clear()
+        self.witness.look_at_pauses()
         for machine in self.schedulers:
             term = machine.engine._term if machine.up and hasattr(machine, "engine") else None
             if term is not None and machine.process is not None and not machine.process.frozen:
@@ -201,3 +210,6 @@ class World:
                     process.after(0, lambda: None)
                     process.thaw()
             machine.start()
+        for operator in self._operators:
+            operator.has_to_end = True
+        self.workers[0].relabel(GOOD_FOR_ALL)

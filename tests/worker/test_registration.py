@@ -13,7 +13,8 @@ import pytest
 from mesh_sdk import Context, DefinitionError, Mesh, MeshError, RegistrationRefused, Unavailable
 from mesh_sdk.protocol.beats import LeaderBeat
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import VERSION, Register
+from mesh_sdk.protocol.records import VERSION, Register, Registered
+from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.errors import Busy, TimedOut
 from mesh_sdk.transport.kv import Bucket
 from mesh_sdk.worker import runtime
@@ -157,6 +158,36 @@ async def test_labels_set_before_the_leader_knows_the_worker_reach_it(leader: Le
     assert leader.workers["w-1"].record.labels == {"gpu": "none"}
     stop.set()
     await serving
+
+
+async def test_an_answer_to_an_older_question_does_not_stand_for_a_newer_one():
+    """What is repeated is answered twice: the second answer may come when other labels are about to be told."""
+    told: list[Register] = []
+    late = Registered("w-1", "i-1")
+
+    class Bus:
+        async def subscribe(self, *_: object) -> Bus:
+            registration.on_registered(late)
+            return self
+
+        async def close(self) -> None: ...
+
+    class Reports:
+        def put(self, register: Register, _size: int) -> asyncio.Future[int]:
+            told.append(register)
+            asyncio.get_running_loop().call_soon(stored.set)
+            return asyncio.ensure_future(asyncio.sleep(0, len(told)))
+
+    stored = asyncio.Event()
+    registration = Registration(Bus(), Subjects("n"), Reports(), "i-1")  # type: ignore[arg-type]
+    for labels in ({"gpu": "a100"}, {"gpu": "none"}):
+        stored.clear()
+        registering = asyncio.ensure_future(registration.register(Register("clerk", 1, [], labels, "c")))
+        await stored.wait()
+        while not registering.done():
+            await asyncio.sleep(0)
+            registration.on_registered(late)
+    assert [register.labels for register in told] == [{"gpu": "a100"}, {"gpu": "none"}]
 
 
 async def test_labels_set_as_an_incarnation_ends_are_told_by_the_next(leader: Leader, mesh: Mesh):

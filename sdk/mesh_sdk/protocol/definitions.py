@@ -97,6 +97,8 @@ class WorkflowDefinition(Struct, array_like=True, gc=False, frozen=True):
     sticky_timeout_ms: int = 5_000
     metadata: dict[str, str] = field(default_factory=dict)
     concurrency: list[ConcurrencyDefinition] = field(default_factory=list)
+    admission_timeout_ms: int = 0
+    """How long a run may wait for its places in concurrency groups."""
 
     def actions(self) -> list[str]:
         """What a worker that registers this workflow can run: `workflow:step`, one for each step."""

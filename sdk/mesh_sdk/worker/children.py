@@ -14,6 +14,7 @@ from mesh_sdk.context import Spawn
 from mesh_sdk.errors import DefinitionError, InvalidInput, SpawnError, StepCancelled, StickyChildError
 from mesh_sdk.options import check_name, check_priority, metadata_of
 from mesh_sdk.protocol import ids, records
+from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
 from mesh_sdk.protocol.records import Assign
 from mesh_sdk.serialize import UNTYPED, Parse, dumper, parser
 from mesh_sdk.starting import Startable
@@ -22,7 +23,6 @@ from mesh_sdk.worker.registry import Registry
 from mesh_sdk.workflow import Workflow, find_workflow
 
 CHILDREN_MAX = 10_000
-KEY_CHARACTERS_MAX = 512
 
 
 class Spawned:

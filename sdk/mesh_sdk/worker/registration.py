@@ -142,6 +142,7 @@ class Registration:
         self._incarnation = incarnation
         self._term = 0
         self._answer: asyncio.Future[str] | None = None
+        self._asked = False
         self._new_term = asyncio.Event()
 
     async def register(self, register: Register, holder: Holder | None = None) -> None:
@@ -156,19 +157,33 @@ class Registration:
         """
         if holder is not None:
             await self._claim(holder)
-        self._answer = answer = asyncio.get_running_loop().create_future()
         beats = await self._bus.subscribe(self._subjects.leader_beat, self._on_beat)
         wait = REPEAT_S
         try:
+            answer = await self._ask(register)
             while not answer.done():
-                self._new_term.clear()
-                await asyncio.shield(self._reports.put(register, 1024))
                 await self._first(answer, wait)
                 wait = min(REPEAT_S_MAX, wait * 1.5)
+                if not answer.done():
+                    await self._tell(register)
         finally:
             await beats.close()
         if refused := answer.result():
             raise RegistrationRefused(refused)
+
+    async def _ask(self, register: Register) -> asyncio.Future[str]:
+        """Tell the leader for the first time; whose answer it is that comes from now on."""
+        again, self._asked = self._asked, True
+        if not again:
+            self._answer = asyncio.get_running_loop().create_future()
+        await self._tell(register)
+        if again or self._answer is None:  # what was answered until now is what was asked before, more than once perhaps
+            self._answer = asyncio.get_running_loop().create_future()
+        return self._answer
+
+    async def _tell(self, register: Register) -> None:
+        self._new_term.clear()
+        await asyncio.shield(self._reports.put(register, 1024))
 
     async def _claim(self, holder: Holder) -> None:
         """An id that was chosen must still be this worker's: two may have come at once, or one was away for long."""

@@ -8,6 +8,7 @@ from typing import Any
 from mesh_sdk.errors import DefinitionError
 from mesh_sdk.protocol.definitions import KEY, WorkflowDefinition
 from mesh_sdk.protocol.ids import pool_id
+from mesh_sdk.protocol.scopes import disagreement
 from mesh_sdk.serialize import is_untyped
 from mesh_sdk.step import BoundStep
 from mesh_sdk.sticky import BoundMoved
@@ -63,12 +64,14 @@ class Registry:
             thing: a workflow, a task, a class decorated by `@mesh.workflow()`, or an instance of one.
 
         Raises:
-            DefinitionError: when it is none of them, can't work, or its name is taken.
+            DefinitionError: when it is none of them, can't work, its name is taken, or a scope has another strategy already.
         """
         workflow, instance = find_workflow(thing)
         if workflow.name in self._workflows:
             raise DefinitionError(f"workflow {workflow.name!r} is registered on this worker already: register each name once")
         bound = workflow.bind(instance)
+        if wrong := disagreement([bound.definition], self.definitions()):
+            raise DefinitionError(wrong)
         self._workflows[workflow.name] = bound
         for step in bound.steps if bound.key is None else (bound.key, *bound.steps):
             self._actions[workflow.name, step.name] = Action(bound.definition, step, bound.on_moved)
