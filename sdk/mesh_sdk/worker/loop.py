@@ -351,9 +351,9 @@ class StepLoop:
             self._reports.put(records.Lent(assign.run, assign.step, assign.attempt, assign.token))
             self._slots.give()
 
-    def report_holding(self) -> None:
+    def report_holding(self, question: int) -> None:
         """Tell of every attempt held, because the leader may have lost sight of them."""
-        self._reports.put(Holding(self._held.told()), 64 + 96 * len(self._held))
+        self._reports.put(Holding(self._held.told(), question), 64 + 96 * len(self._held))
 
     # ---- the end ------------------------------------------------------------------------------------------------
 
