@@ -1,28 +1,41 @@
-"""After the lanes were lost: who holds what. What nobody claims in time gets a new attempt."""
+"""After the lanes were lost: who holds what. What nobody claims in time gets a new attempt, at once when every worker has answered."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mesh.core import records as facts
-from mesh.core.inputs import LanesLost, Sender
+from mesh.core.effects import Address
+from mesh.core.inputs import HoldingAsked, LanesLost, Sender
 from mesh.core.spawning import Spawning
 from mesh.core.step import READY, Attempt
 from mesh_sdk.protocol import records as wire
 
 LANES_CLAIM_MS = 2_000
-"""How long workers have to say what they hold after the lanes were lost."""
+"""How long workers have at most to say what they hold after the lanes were lost."""
 
 
 class Claiming(Spawning):
-    """The part of the core that decides about lost lanes."""
+    """The part of the core that decides about lost lanes.
+
+    Which answers are still missing is not journaled: a new leader asks again.
+    """
+
+    _question: int
+    _unheard: set[Address]
 
     def _attempt(self, report: Any, sender: Sender) -> Attempt | None:
         raise NotImplementedError
 
     def lanes_lost(self, input: LanesLost, sender: Sender) -> None:
         """The lanes had to be made again: for a while workers say what they hold."""
+        self._unheard = set()
         self.record(facts.LanesReset(self.state.now + LANES_CLAIM_MS))
+
+    def holding_asked(self, input: HoldingAsked, sender: Sender) -> None:
+        """From here on answers to this question count."""
+        self._question = input.question
+        self._unheard = {(worker.id, worker.incarnation) for worker in self.state.workers.values()}
 
     def holding(self, report: wire.Holding, sender: Sender) -> None:
         """A worker says what it holds."""
@@ -34,6 +47,10 @@ class Claiming(Spawning):
                 self.hold(attempt, sender.name)
             else:
                 self.record(facts.StepClaimed(token))
+        if report.question == self._question and self._unheard:
+            self._unheard.discard((sender.name, sender.incarnation))
+            if not self._unheard and self.state.lanes_until:
+                self.settle_lanes()
 
     def hold(self, attempt: Attempt, worker: str) -> None:
         """The attempt is known to run there.

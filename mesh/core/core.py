@@ -16,6 +16,7 @@ from mesh.core.graph import NUMBER_MAX
 from mesh.core.inputs import (
     CancelsPassed,
     EventArrived,
+    HoldingAsked,
     LanesLost,
     Sender,
     TermBegan,
@@ -58,6 +59,8 @@ class Core(Claiming):
         self.out: list[facts.Fact] = []
         self._settled = False
         """Whether what an older leader left half done has been finished; see `settle`."""
+        self._question = 0
+        self._unheard = set()
         self._arms: dict[type, Callable[[Any, Sender], None]] = {
             wire.Start: self.start,
             wire.Cancel: self.cancel,
@@ -78,6 +81,7 @@ class Core(Claiming):
             WorkerVanished: self._vanished,
             TimePassed: self._time_passed,
             LanesLost: self.lanes_lost,
+            HoldingAsked: self.holding_asked,
             CancelsPassed: self._cancels_passed,
             Undeliverable: self._undeliverable,
             Unreadable: self._unreadable,

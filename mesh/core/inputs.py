@@ -64,6 +64,12 @@ class LanesLost(Input):
     """The lanes stream had to be made again."""
 
 
+class HoldingAsked(Input):
+    """Every worker is being asked what it holds, and the lanes that were lost can give nothing any more to one that answers."""
+
+    question: int
+
+
 class Undeliverable(Input):
     """The order of this attempt is larger than a message may be: no lane can carry it."""
 

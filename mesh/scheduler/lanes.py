@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable
 
 from mesh.core.effects import Address
 from mesh.scheduler.journal import Deposed
+from mesh.scheduler.lookout import LanesGone, Lookout
 from mesh_sdk.protocol.codec import FRAME_BYTES_MAX, encode
 from mesh_sdk.protocol.records import VERSION, Assign, LaneFrame, Order
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
-from mesh_sdk.transport.errors import Disconnected, NoResponders, StreamFull, StreamMissing, TimedOut, TransportError, WrongSequence
+from mesh_sdk.transport.errors import NoResponders, StreamFull, StreamMissing, TimedOut, TransportError, WrongSequence
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +34,7 @@ SEQUENCES = 1 << 20
 """Of the lanes, for each sequence of the journal: far more than the lane messages that follow from one frame."""
 
 _ACK_TIMEOUT_S = 2.0
-_STATE_TIMEOUT_S = 1.5
-_SILENCES = 2
-"""The lanes are given up when they have not answered so often in a row and the journal has."""
 _AGAIN_S = 0.05
-
-
-class LanesGone(Exception):
-    """The lanes stream is not there any more."""
-
-
-class LanesAway(LanesGone):
-    """It may be there, but the server that holds it does not answer while others do."""
 
 
 class _Message:
@@ -77,7 +67,7 @@ class Lanes:
         self._fence = 0
         self._doubt = False
         self._given_up: LanesGone | None = None
-        self._silences = 0
+        self.lookout = Lookout(bus, subjects)
         self._batches = 0
         self._prepared: list[LaneMessage] = []
         self._waiting: list[LaneMessage] = []
@@ -92,26 +82,6 @@ class Lanes:
         self.on_written: Callable[[int], None] = lambda count: None
         self.on_undeliverable: Callable[[str, int, int], None] = lambda token, size, limit: None
         self.stop_listening = bus.on_connection(self._connection)
-
-    async def find(self) -> bool:
-        """Whether the lanes are there.
-
-        Raises:
-            LanesAway: the server that holds them is dead, or cut off. Lanes have one copy, on a cluster too: decision 8.
-            TransportError: nobody says.
-        """
-        try:
-            there = await self._bus.stream_state(self._subjects.lanes_stream, timeout=_STATE_TIMEOUT_S) is not None
-        except Disconnected:
-            raise
-        except TransportError:
-            self._silences += 1
-            if self._silences >= _SILENCES:  # nobody may answer at all: then it is not the lanes that are away
-                await self._bus.stream_state(self._subjects.journal_stream, timeout=_STATE_TIMEOUT_S)
-                raise LanesAway("the server that holds the lanes does not answer, and others do") from None
-            raise
-        self._silences = 0
-        return there
 
     async def void(self, journal: int) -> int:
         """Take everything out of the lanes that was written before this journal sequence.
@@ -152,7 +122,8 @@ class Lanes:
                         raise Deposed("a newer leader holds the lanes' fence")
                     log.error("the lanes' fence says term %d, which the journal does not know: it is taken all the same", newer)
                 self._fence = await self._bus.append(fence, b"%d 0" % self._term, expect=last.sequence if last else 0)
-                self._silences, self._given_up = 0, None
+                self.lookout.found()
+                self._given_up = None
                 self._batches = 0  # also when the lanes were made anew: what `_look` compares
                 if self._fence < after:
                     raise LanesGone("they were emptied meanwhile")
@@ -301,7 +272,7 @@ class Lanes:
         """Wait until somebody says that the lanes are there."""
         while True:
             try:
-                if await self.find():
+                if await self.lookout.find():
                     return
                 raise LanesGone("there is no lanes stream")
             except TransportError as error:

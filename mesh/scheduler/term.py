@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from mesh.core.core import Core
@@ -24,9 +25,10 @@ from mesh.scheduler.follower import Follower
 from mesh.scheduler.free import Freeing
 from mesh.scheduler.inbox import Inbox
 from mesh.scheduler.journal import Journal
-from mesh.scheduler.lanes import Lanes, LanesAway, LanesGone
+from mesh.scheduler.lanes import Lanes
 from mesh.scheduler.leadership import BEAT_S, Leadership
 from mesh.scheduler.liveness import Liveness
+from mesh.scheduler.lookout import LanesAway, LanesGone
 from mesh.scheduler.loop import STALL_S, Loop, Poison, Probe
 from mesh.scheduler.outbox import Outbox
 from mesh.scheduler.takeover import Takeover
@@ -44,7 +46,8 @@ HOUSEKEEPING_S = 1.0
 _AGAIN_S = 0.1
 _FLUSH_S = 0.25
 _MAKE_TIMEOUT_S = 2.0
-_DELETE_TIMEOUT_S = 0.5
+_DELETE_TIMEOUT_S = 0.05
+_FORGET_TIMEOUT_S = 0.3
 
 
 class LeaseLost(Exception):
@@ -99,11 +102,21 @@ class Term:
         self.api = Api(bus, subjects, state, self.views, self.loop.ask, Unread(bus, subjects, self.inbox))
         self.freeing = Freeing(bus, subjects, self.loop, self.lanes, url, state.finished.limit, follower.snapshot_sequence)
         self._takeover = Takeover(
-            bus, subjects, state, self.inbox, self.outbox, self.lanes, number, lambda: journal.sequence, list(follower.rejected)
+            bus,
+            subjects,
+            state,
+            self.inbox,
+            self.outbox,
+            self.lanes,
+            number,
+            lambda: journal.sequence,
+            self.loop.tell,
+            list(follower.rejected),
         )
         for flow in state.flows.values():
             counting.metrics.registered(flow.name)
         self._lanes_reset = asyncio.Event()
+        self._forgotten = asyncio.Event()
         self._lanes_lost = False
         self._lanes_away = False
         self._stopped = False
@@ -131,6 +144,7 @@ class Term:
                 self._renew,
                 self._housekeep,
                 self._watch_lanes,
+                self._remember,
                 self._resume,
             )
             for part in parts:
@@ -187,11 +201,12 @@ class Term:
         """Fence the lanes; where there are none, make them, once the journal says so."""
         while not self._stopped:
             try:
-                if await self.lanes.find() and (older := await self.lanes.fenced()):
+                if await self.lanes.lookout.find() and (older := await self.lanes.fenced()):
                     self._lanes_lost = await self._have_lost_consumers(older)  # to be journaled first
                 elif self.state.attempts:
                     self._lanes_lost = True  # to be journaled first
                 else:
+                    await self._topology.ensure_remembered(self._bus)
                     await self._make_lanes()
                 return
             except (LanesAway, StreamFull) as error:
@@ -216,13 +231,13 @@ class Term:
 
     async def _make_lanes(self) -> None:
         """Have empty lanes, fenced."""
-        await self._topology.ensure_remembered(self._bus)
         await self._bus.ensure_stream(self._topology.lanes(), timeout=_MAKE_TIMEOUT_S)
         await self._fence_lanes(await self.lanes.void(self.loop.journal.sequence))
 
     async def _remake_lanes(self) -> None:
         """Have the loss journaled, make the lanes again, and ask the workers what they hold."""
         self._lanes_reset.clear()
+        self._forgotten.set()
         self.loop.tell(LanesLost())
         await self._lanes_reset.wait()
         while True:
@@ -242,14 +257,28 @@ class Term:
         self._takeover.ask_holding()
 
     async def _delete_lanes(self) -> None:
-        """Have the other servers forget the lanes that one of them holds, which is away: it can't answer.
+        """Have the other servers forget the lanes that one of them holds, which is away: it can't answer, they can say that they have none.
 
         A leader that was paused right before this may delete its successor's lanes: the successor makes them again.
+
+        Raises:
+            TimedOut: there is nobody yet who could forget them.
         """
-        try:
+        with suppress(TimedOut):
             await self._bus.delete_stream(self._subjects.lanes_stream, timeout=_DELETE_TIMEOUT_S)
-        except TimedOut as error:
-            log.info("the lanes were deleted where they were away: %s", error)
+        await self._bus.stream_state(self._subjects.lanes_stream, timeout=_FORGET_TIMEOUT_S)
+
+    async def _remember(self) -> None:
+        """Have the buckets in memory there, too: what took the lanes may have taken them. The lanes don't wait for that."""
+        while True:
+            await self._forgotten.wait()
+            self._forgotten.clear()
+            try:
+                await self._topology.ensure_remembered(self._bus)
+            except TransportError as error:
+                log.info("the buckets in memory can't be looked at now: %s", error)
+                self._forgotten.set()
+                await asyncio.sleep(_AGAIN_S)
 
     async def _write_lanes(self) -> None:
         while True:
@@ -313,7 +342,7 @@ class Term:
     async def _watch_lanes(self) -> None:
         """Beside the rest: while a cluster elects, whatever else is asked of it takes its time."""
         while True:
-            await self._pause(HOUSEKEEPING_S)
+            await self._pause(_AGAIN_S if self.lanes.lookout.silent else HOUSEKEEPING_S)
             await self._look_at_lanes()
 
     async def _look_at_lanes(self) -> None:
@@ -322,7 +351,7 @@ class Term:
         That is a leader that was paused while it did, or an operator. Its lane would reach nobody.
         """
         try:
-            if not self._lanes_lost and not await self.lanes.find():
+            if not self._lanes_lost and not await self.lanes.lookout.find():
                 self.lanes.doubt()
             missing: set[str] = set() if self._lanes_lost else await self.outbox.consumers.missing()
         except LanesAway as error:

@@ -12,7 +12,7 @@ from mesh.core.parked import POLL_MS
 from mesh.core.placement import wish_of
 from mesh.core.rates import HELD_MS_MAX
 from mesh.core.records import Fact
-from mesh.core.step import Step
+from mesh.core.step import READY, Step
 from tests.core.sticky_checks import StickyWorld
 
 NANOSECONDS = 1_000_000
@@ -115,6 +115,29 @@ class FlowWorld(StickyWorld):
         for group in self.state.limits.groups:
             for ticket in group.placed:
                 assert not ticket.over or out[ticket.run], f"a place of group {group.id} is kept for nobody: {ticket.run}"
+
+    def check_nobody_is_forgotten(self) -> None:
+        """Nobody waits in the line of a group who could go on now, nor for longer than its workflow says."""
+        for run in self.state.runs.values():
+            timeout = run.flow.definition.admission_timeout_ms
+            ticket = run.ticket
+            if ticket is not None and not ticket.placed:
+                assert not timeout or run.wanted_at + timeout > self.state.now, f"run {run.id} waits for its place for too long"
+                assert any(group.full for group in ticket.groups), f"run {run.id} waits for places that are free"
+            for step in run.steps:
+                if step.state is READY and step.parked and step.ticket is not None and step.ticket.parked is not None:
+                    full = any(group.full for group in step.ticket.groups)
+                    assert full or not self._fits(step), f"{step.action} of {run.id} waits for a place, and there is a slot and a place for it"
+
+    def _fits(self, step: Step) -> bool:
+        """Whether a worker has room for it, whatever else waits."""
+        run, wish = step.run, wish_of(step)
+        workers = [worker for pool in self.state.routes.queue(step.action).pools if pool.free > 0 for worker in pool.workers.values()]
+        bound = run.worker if run.worker and not run.loose else ""
+        return any(
+            worker.takes_work and worker.room >= wish.slots and wish.allows(worker.slots, worker.labels) and bound in ("", worker.id)
+            for worker in workers
+        )
 
     # ---- where turns and limits decide, age alone does not ------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Raw
 
 from mesh.core import records as facts
-from mesh.core.inputs import SELF, EventArrived, LanesLost, Sender, TimePassed, WorkerVanished
+from mesh.core.inputs import SELF, EventArrived, HoldingAsked, LanesLost, Sender, TimePassed, WorkerVanished
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
 from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
@@ -133,6 +133,9 @@ class _Player:
     def _do_lanes_lost(self, plain: list[str], options: Options) -> tuple[object, Sender]:
         return LanesLost(), SELF
 
+    def _do_holding_asked(self, plain: list[str], options: Options) -> tuple[object, Sender]:
+        return HoldingAsked(int(plain[0])), SELF
+
     def _worker(self, worker: str, verb: str, words: list[str], options: Options) -> tuple[object, Sender]:
         sender = Sender(worker, str(options.pop("incarnation", "i1")))
         if verb == "drains":
@@ -140,7 +143,7 @@ class _Player:
         if verb == "leaves":
             return wire.Left(), sender
         if verb == "holds":
-            return wire.Holding([self._attempt(word) for word in words]), sender
+            return wire.Holding([self._attempt(word) for word in words], int(str(options.get("question", 0)))), sender
         attempt = self._attempt(words[0])
         rest = words[1:]
         if verb == "spawns":

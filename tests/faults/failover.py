@@ -176,7 +176,7 @@ async def servers(folder: Path, times: int) -> list[Row]:
             fleet.scheduler()
             fleet.worker()
         async with Mesh(url=cluster.url) as mesh:
-            for lanes, p50_s, later_s in ((False, 0.5, 3.0), (True, None, 8.0)):
+            for lanes, p50_s, later_s in ((False, 0.5, 3.0), (True, 1.0, 3.0)):
                 name = f"server kill -9, leads the journal{' and holds the lanes' if lanes else ''}"
                 accepts, result = Row(f"{name} → writes accepted", None, None), Row(f"{name} → a new run's result", None, None)
                 later = Row(f"{name} → the result after that", p50_s, later_s)

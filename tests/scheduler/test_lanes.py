@@ -13,7 +13,8 @@ import pytest
 from mesh.core.effects import Effects
 from mesh.core.state import State
 from mesh.scheduler.journal import Deposed
-from mesh.scheduler.lanes import SEQUENCES, Lanes, LanesGone
+from mesh.scheduler.lanes import SEQUENCES, Lanes
+from mesh.scheduler.lookout import LanesGone
 from mesh.scheduler.outbox import Outbox
 from mesh.server import EmbeddedServer
 from mesh.store.topology import Topology

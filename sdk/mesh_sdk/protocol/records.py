@@ -222,6 +222,8 @@ class Holding(Record, tag="holding"):
     """Everything that the worker holds right now, sent when the lanes were lost: `[run, step, attempt, token]` each."""
 
     attempts: list[tuple[str, int, int, str]]
+    question: int = 0
+    """Of the leader, that this answers; 0: it did not ask."""
 
 
 Report = Register | Draining | Left | Accepted | Finished | Failed | Returned | Lent | Resumed | Refresh | Spawn | Holding

@@ -29,9 +29,10 @@ _EXPIRES_S = 30
 _HEARTBEAT_S = 1.0
 _SILENCE_S = 2.2
 """No delivery and no heartbeat for this long: the consumer is gone."""
-_CREATE_TIMEOUT_S = 3.0
-_STATE_TIMEOUT_S = 0.5
-"""At first: what is asked while a cluster elects is never answered, and is asked again soon, with more patience each time."""
+_PATIENCE_S = 0.5
+_PATIENCE_MOST_S = 3.0
+_ELECTION_S = 10.0
+"""What is asked while a cluster elects is never answered: for so long it is asked again soon, then with more patience each time."""
 _DOUBT_S = 2.0
 """A stream that ends before what was read of it is asked for again for so long: its leader may be a new one that lags."""
 _PULL_BYTES_MAX = 16 * 1024 * 1024
@@ -166,13 +167,15 @@ class OrderedReader:
         self._wire.publish(f"{streams.API}CONSUMER.DELETE.{self._stream}.{consumer.name}", b"")
 
     async def _create(self) -> None:
-        backoff, patience = Backoff(0.05, 1.0), _STATE_TIMEOUT_S
+        backoff, patience = Backoff(0.05, 0.3), _PATIENCE_S
+        began = self._wire.loop.time()
         while not self._closed:
             try:
                 await self._wire.wait_connected()
                 return await self._create_one(patience)
             except TransportError as error:
-                patience = min(_CREATE_TIMEOUT_S, 1.5 * patience)
+                if self._wire.loop.time() - began > _ELECTION_S:
+                    patience = min(_PATIENCE_MOST_S, 1.5 * patience)
                 if self._wire.closed:
                     return
                 if isinstance(error, Refused) and not isinstance(error, StreamMissing):
@@ -191,7 +194,7 @@ class OrderedReader:
             if not self._per_subject:
                 await self._find_place(patience)
             body = {"stream_name": self._stream, "config": self._configuration(consumer.name), "action": "create"}
-            created = await streams.call(self._wire, name, body, _Created, _CREATE_TIMEOUT_S)
+            created = await streams.call(self._wire, name, body, _Created, 2 * patience)
             if not self._wire.connected:
                 raise Disconnected("lost while the consumer was made")
         except BaseException:

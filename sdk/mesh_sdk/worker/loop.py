@@ -355,9 +355,9 @@ class StepLoop:
             attempt.hold.begun(self._monotonic(), extend_ms / 1000)
         self._reports.put(Refresh(assign.run, assign.step, assign.attempt, assign.token, extend_ms))
 
-    def report_holding(self) -> None:
+    def report_holding(self, question: int) -> None:
         """Tell of every attempt held, because the leader may have lost sight of them."""
-        self._reports.put(Holding(self._held.told()), 64 + 96 * len(self._held))
+        self._reports.put(Holding(self._held.told(), question), 64 + 96 * len(self._held))
 
     # ---- the end ------------------------------------------------------------------------------------------------
 

@@ -336,7 +336,8 @@ class Runtime:
         if session is None or not isinstance(question, dict):
             return
         if question.get("ask") == "holding":
-            session.report_holding()
+            number = question.get("question")
+            session.report_holding(number if type(number) is int else 0)
         elif question.get("ask") == "register":
             session.start_over(question.get("incarnation"))
 

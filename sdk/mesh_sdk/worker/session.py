@@ -167,10 +167,14 @@ class Session:
         self.steps.look()
         self._poke()
 
-    def report_holding(self) -> None:
-        """Tell of every attempt held."""
+    def report_holding(self, question: int = 0) -> None:
+        """Tell of every attempt held.
+
+        Args:
+            question: of the leader; 0: it has not asked.
+        """
         if self.ready and not self._fenced:
-            self.steps.report_holding()
+            self.steps.report_holding(question)
 
     def start_over(self, incarnation: object) -> None:
         """The leader has given this incarnation up, and what it holds to others: it must not go on."""
