@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: soak longlife failover demo test check lint types bench chaos sim sim-mutants clean apt install format
+.PHONY: soak longlife failover flow demo test check lint types bench chaos sim sim-mutants clean apt install format
 .DEFAULT_GOAL := check
 
 demo: $(INSTALLED)
@@ -53,6 +53,13 @@ chaos: $(INSTALLED)
 FAILOVER_TIMES ?= 20
 failover: $(INSTALLED)
 	$(BIN)/python -m tests.faults.failover --times $(FAILOVER_TIMES)
+
+# What docs/flow-control.md promises, on real processes under kills of the leader, and what a decision costs; ends with 1 if anything
+# does not hold. `make flow SHOWS="rate turns"` for some of it.
+SHOWS ?=
+flow: $(INSTALLED)
+	$(BIN)/python -m tests.faults.flow_shows --pictures docs $(SHOWS)
+	$(BIN)/python -m bench.flow
 
 # An hour of steady work while workers come and go; ends with 1 if anything has grown: `make soak SOAK_MINUTES=15`.
 SOAK_MINUTES ?= 60

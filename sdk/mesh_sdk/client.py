@@ -23,18 +23,18 @@ from mesh_sdk import clock
 from mesh_sdk.awaited import Awaited
 from mesh_sdk.binding import objection
 from mesh_sdk.config import Settings
-from mesh_sdk.errors import MeshError, Unavailable, UnknownWorkflow
+from mesh_sdk.errors import MeshError, Unavailable
 from mesh_sdk.failures import error_of
 from mesh_sdk.keyed import Keyed
+from mesh_sdk.known import KnownWorkflows
 from mesh_sdk.leader import Leader
 from mesh_sdk.missed import Missed
 from mesh_sdk.protocol import codec, ids
 from mesh_sdk.protocol.definitions import WorkflowDefinition
-from mesh_sdk.protocol.keys import workflow_key
 from mesh_sdk.protocol.records import REFUSED, Cancel, Done, Notice, Start, Started, Steer
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.silence import Silence
-from mesh_sdk.transport.errors import StreamMissing, TransportError
+from mesh_sdk.transport.errors import TransportError
 from mesh_sdk.unstored import Unstored, UnstoredStarts, until_stored
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ CLOSE_S = 5.0
 Record = TypeVar("Record", bound=Struct)
 
 _log = logging.getLogger("mesh.client")
-_definition = msgspec.json.Decoder(WorkflowDefinition)
 
 
 class Client:
@@ -69,7 +68,8 @@ class Client:
         self.unstored = UnstoredStarts(loop)
         self.missed = Missed(loop, self.leader, self.awaited, self.keyed, self._on_notice, wall_ms)
         self.silence = Silence(loop, self._pending, self._could_be_led, self._where)
-        self._known: dict[str, WorkflowDefinition | None] = {}
+        self._workflows = KnownWorkflows(loop, self.leader, self.bus, self.subjects, settings.servers)
+        self._known = self._workflows.definitions
         self._wall_ms = wall_ms
         self._unique = secrets.token_bytes(6)
         self._count = itertools.count()
@@ -194,30 +194,9 @@ class Client:
         """
         await self.bus()
         if workflow not in self._known:
-            await self._look_up(workflow)
+            await self._workflows.look_up(workflow)
         if self._triggers is not None and self._triggers.full:
             await self._triggers.wait_room()
-
-    async def _look_up(self, workflow: str) -> None:
-        namespace = self.subjects.namespace
-
-        async def registered() -> tuple[bytes, int] | None:
-            bus = await self.bus()
-            return await bus.bucket(self.subjects.workflows_bucket).get(workflow_key(workflow))
-
-        try:
-            found = await self.leader.persist(registered, f"whether {workflow!r} is registered")
-        except StreamMissing as error:
-            raise Unavailable(
-                f"no scheduler has set up the namespace {namespace!r} on {', '.join(self.settings.servers)}: "
-                "start one with `mesh scheduler`, or check MESH_URL and MESH_NAMESPACE"
-            ) from error
-        if found is None:
-            raise UnknownWorkflow(
-                f"no worker ever registered a workflow called {workflow!r} in the namespace {namespace!r}: "
-                "start a worker that has it in workflows=[…], or check the name"
-            )
-        self._known[workflow] = _read_definition(workflow, found[0])
 
     def put(self, record: Start, size: int, priority: int) -> asyncio.Future[int]:
         """Have a start stored; `prepare` has been awaited. The future is shared: shield it."""
@@ -384,12 +363,3 @@ class Client:
 
 def _closed() -> MeshError:
     return MeshError("this client was closed: use the mesh again, it opens another")
-
-
-def _read_definition(workflow: str, data: bytes) -> WorkflowDefinition | None:
-    try:
-        return _definition.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        # only its priority and stickiness are wanted here; the scheduler checks again
-        _log.debug("the definition of %r can't be read here: %s", workflow, error)
-        return None

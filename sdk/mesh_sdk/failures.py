@@ -23,8 +23,8 @@ def error_of(done: Done) -> MeshError:
 
 def _told(failure: StepFailure) -> str:
     what = f"{failure.type}: {failure.message}" if failure.message else failure.type
-    if not failure.step:
-        return what
+    if not failure.step:  # of the run itself; where its type is the status, that is told already
+        return failure.message if failure.message and failure.type in (records.FAILED, records.TIMED_OUT) else what
     return f"step {failure.step!r}: {what}" + (f" (attempt {failure.attempt})" if failure.attempt > 1 else "")
 
 

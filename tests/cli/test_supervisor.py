@@ -11,7 +11,13 @@ import pytest
 
 from mesh.cli.supervisor import Child, ChildFailed, Stopped, Supervisor, port_arguments
 
-STEADY = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint('ready', flush=True)\nsignal.pause()"
+STEADY = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+print('ready', flush=True)
+signal.sigwait({signal.SIGTERM})
+"""
+"""Ends well when it is told to, also when that is just before it waits for it."""
 STUBBORN = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\nwhile True: signal.pause()"
 BROKEN = "import sys; sys.exit(3)"
 

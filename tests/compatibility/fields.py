@@ -39,7 +39,7 @@ UNIONS = {
     "Notice": wire.Notice,
     "Recorded": facts.Recorded,
 }
-WORDS: tuple[ModuleType, ...] = (wire, facts, images, steps)
+WORDS: tuple[ModuleType, ...] = (wire, definitions, facts, images, steps)
 """Modules whose constants stand in what travels."""
 GROWING = ("IMAGE_VERSION",)
 """A version that may go up: whether older images can still be read the recorded snapshots tell."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -11,10 +11,21 @@ from msgspec import Raw, Struct
 
 from mesh.core.inputs import SELF, CancelsPassed, LanesLost, Sender, Unreadable
 from mesh.core.records import JOURNAL_VERSION, Fact, JournalFrame, TermStarted
+from mesh_sdk.protocol import beats
 from mesh_sdk.protocol import records as wire
+from mesh_sdk.protocol.definitions import (
+    FUNCTION,
+    KEY,
+    ConcurrencyDefinition,
+    LabelDefinition,
+    RateDefinition,
+    StepDefinition,
+    WorkflowDefinition,
+)
 from mesh_sdk.protocol.records import VERSION, LaneFrame, NoticeFrame, ReportFrame, TriggerFrame
 from mesh_sdk.worker import holder
 from tests.compatibility.fields import structs
+from tests.core.holder import Holder
 from tests.core.lives import WORKFLOWS, live
 from tests.core.world import T0, World
 
@@ -57,10 +68,75 @@ class Heard(World):
         self.said += [NoticeFrame(VERSION, self.term, list(notices)) for notices in self.effects.notices.values()]
 
 
+SHARED = ConcurrencyDefinition(2, "GROUP_ROUND_ROBIN", "input.k", scope="k", weights={"a": 2})
+FLOWS = [
+    WorkflowDefinition(
+        "called",
+        [StepDefinition("key", kind=KEY, slots=0, timeout_ms=10_000), StepDefinition("a")],
+        concurrency=[ConcurrencyDefinition(1, "CANCEL_NEWEST", "key", FUNCTION)],
+    ),
+    WorkflowDefinition(
+        "shared",
+        [StepDefinition("a")],
+        concurrency=[SHARED, ConcurrencyDefinition(1, "QUEUE_NEWEST", "input.k")],
+        admission_timeout_ms=9_000,
+    ),
+    WorkflowDefinition("latest", [StepDefinition("a")], concurrency=[ConcurrencyDefinition(1, "CANCEL_IN_PROGRESS", "metadata.user")]),
+    WorkflowDefinition(
+        "bounded",
+        [
+            StepDefinition("a", priority=5, slots=2, concurrency=[SHARED], rate_limits=[RateDefinition("input.k", 5, 60_000, "input.n")]),
+            StepDefinition("b", [0], labels=[LabelDefinition("gpu", ("a100", 2), "in", True, 7), LabelDefinition("zone", "eu", weight=-3)]),
+        ],
+    ),
+]
+
+
+def _answer_keys(world: Heard, workers: list[Holder], answer: Callable[..., None], *output: bytes) -> None:
+    for worker in workers:
+        for order in [order for order in world.take(worker) if order.name == "key"]:
+            answer(worker, order, *output)
+
+
+def _flow(world: Heard) -> None:
+    """Runs wait for keys, places, rates, labels and slots, are admitted, cancelled for each other and given up; workers are steered."""
+    worker = world.join("f1", FLOWS, 3, gpu="a100", zone="eu", memory=64, load=0.5)
+    both = [worker, world.join("f2", FLOWS, 1)]
+    for workflow in ("called", "called", "shared", "shared", "shared", "latest", "latest"):
+        world.start(workflow, input=b'{"k":"a"}', metadata={"user": "7"})
+    _answer_keys(world, both, world.finish, b'"x"')
+    world.start("called")
+    _answer_keys(world, both, world.fail)
+    world.start("shared", input=b'{"no key": 1}')
+    for number in (2, 2, 2):
+        world.start("bounded", input=b'{"k":"b","n":%d}' % number, labels=[LabelDefinition("memory", 32, ">=", True)])
+    for _ in range(2):
+        world.start("shared", input=b'{"k":"z"}')  # the second is given up before the first has ended
+    world.decide(wire.Steer("f2", wire.PAUSE), Sender("operator"))
+    for order in world.take(worker):
+        world.accept(worker, order)
+    for order in list(worker.running.values())[:2]:
+        world.finish(worker, order)
+    world.decide(wire.Steer("f2", wire.RESUME), Sender("operator"))
+    world.decide(wire.Register("w", 3, FLOWS, {"gpu": "h100", "zone": "us"}, "client-f1"), worker.sender)  # its labels have changed
+    world.now += 500
+    world.take_over("image")  # while runs wait for a rate
+    world.pass_time(9_500)
+    for order in world.take(worker):
+        world.finish(worker, order)
+    world.decide(wire.Steer("f2", wire.DRAIN), Sender("operator"))
+    for _ in range(3):
+        world.start("shared", input=b'{"k":"a"}')
+        world.start("bounded", input=b'{"k":"a","n":1}', labels=[LabelDefinition("gpu", "h100", "!=")])
+    for order in world.take(worker):
+        world.accept(worker, order)
+
+
 def lived() -> Heard:
     """The life: at random first, then whatever chance has left out."""
     world = Heard(SEED)
     live(world, SEED, STEPS, deaths=0.05)
+    _flow(world)
     worker = world.join("w1", WORKFLOWS, 3)
     world.decide(wire.Register("w", 1, WORKFLOWS, {}, "client"), Sender("w1", "0"))  # older than the one that is there
     world.decide(Unreadable("reports", 7, 2, "not a record"))
@@ -122,7 +198,7 @@ def full_frames() -> list[Struct]:
     And the record by which workers own their ids.
     """
     found: list[Struct] = [full(holder.Record)]
-    for kind in structs((wire,)):
+    for kind in structs((wire, beats)):
         fields = {field.name: full(field.type) for field in msgspec.structs.fields(kind)}
         if "version" in fields:
             found.append(kind(**{**fields, "version": VERSION}))

@@ -17,7 +17,7 @@ from tests.faults import journal
 from tests.faults.fleet import Fleet, Process
 
 WORKER = (sys.executable, "-m", "mesh.cli", "worker", "tests.compatibility.program")
-KINDS = ("one", "chain", "soft", "hard", "parent")
+KINDS = ("one", "chain", "soft", "hard", "parent", "limited", "called")
 LANES_OF_EACH = 2
 """How many runs of a kind are under way at any time."""
 PAUSE_S = 0.01

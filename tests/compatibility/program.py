@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any
 
-from mesh_sdk import Context, Mesh, StickyStrategy
+from mesh_sdk import Concurrency, Context, Mesh, RateLimit, StickyStrategy
 
 mesh = Mesh()
 
@@ -39,6 +39,24 @@ async def parent(input: dict[str, Any], ctx: Context[Any]) -> int:
     return int(await ctx.spawn_workflow("one", input).result())
 
 
+@mesh.task(concurrency=Concurrency("input.ms", max_runs=2), rate_limits=[RateLimit("input.ms", limit=1_000, per="second")])
+async def limited(input: dict[str, Any], ctx: Context[Any]) -> int:
+    return await work(input, ctx)
+
+
+called = mesh.workflow(name="called")
+
+
+@called.concurrency(max_runs=2)
+def key(ctx: Context[Any]) -> str:
+    return str(ctx.workflow_input()["ms"])
+
+
+@called.step(concurrency=Concurrency("input.ms", max_runs=1), slots=2)
+async def step_of_two_slots(input: dict[str, Any], ctx: Context[Any]) -> int:
+    return await work(input, ctx)
+
+
 chain = mesh.workflow(name="chain")
 soft = mesh.workflow(name="soft", sticky=StickyStrategy.SOFT, sticky_timeout="1s")
 hard = mesh.workflow(name="hard", sticky=StickyStrategy.HARD)
@@ -51,4 +69,5 @@ for workflow in (chain, soft, hard):
             return await work(input, ctx)
 
 
-worker = mesh.worker("upgrade", slots=int(os.environ.get("FAULTS_SLOTS", "6")), workflows=[one, heard, parent, chain, soft, hard])
+WORKFLOWS = [one, heard, parent, limited, called, chain, soft, hard]
+worker = mesh.worker("upgrade", slots=int(os.environ.get("FAULTS_SLOTS", "6")), workflows=WORKFLOWS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +122,18 @@ def test_what_has_grown_is_recorded_beside_it(shelf: Path, monkeypatch: pytest.M
     assert record.main() == (0 if recorded else 1)
     assert (shelf / "2").exists() == recorded
     assert {name: data for name, data in contents(shelf).items() if name.startswith("1/")} == before
+
+
+def test_one_that_nobody_has_had_is_recorded_anew(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the newest, and not if those before it could not be read any more."""
+    shutil.copytree(shelf / "1", shelf / "2")
+    monkeypatch.setattr(record, "recordings", lambda: [Recording(shelf / "1"), Recording(shelf / "2")])
+    (shelf / "2" / "runs.json").write_text("{}\n")
+    before = contents(shelf / "1")
+    assert record.main(["--anew"]) == 0
+    assert Recording(shelf / "2").runs == NEWEST.runs
+    assert contents(shelf / "1") == before
+    assert sorted(folder.name for folder in shelf.iterdir()) == ["1", "2"]
 
 
 def test_so_is_what_the_core_makes_of_it(shelf: Path) -> None:

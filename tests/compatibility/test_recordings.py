@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from mesh.scheduler.journal import decode_frame
 from mesh.store.snapshots import SnapshotFile
 from mesh_sdk.protocol import codec
 from mesh_sdk.protocol.beats import LeaderBeat, WorkerBeat
+from mesh_sdk.protocol.records import NULL
 from mesh_sdk.worker import holder
 from tests.compatibility.arities import default, longer, shorter, shortest, structs_in
 from tests.compatibility.fields import ARRAYS, structs
@@ -71,6 +73,30 @@ SAMPLES = one_of_each(NEWEST)
 def test_the_newest_recording_holds_one_of_everything() -> None:
     missing = sorted(kind.__name__ for kind in structs(ARRAYS) if kind not in SAMPLES)
     assert not missing, f"recording {NEWEST.revision} holds no {missing}: let them happen in tests/compatibility/life.py"
+
+
+UNSAID = {
+    "StateImage": {"lanes_until", "unclaimed", "kept", "forgotten_before", "horizon", "repeats", "awaited", "full", "orphans"},
+    "WorkflowDefinition": {"version", "metadata"},
+    "StepDefinition": {"backoff_max_ms"},
+    "WorkerImage": {"host", "pid", "draining"},
+    "RunImage": {"also"},
+    "StepImage": {"avoid_full"},
+    "StepError": {"traceback"},
+    "AttemptImage": {"lent", "recalled"},
+    "StepKeys": {"step"},
+}
+"""What the life has nothing of at the moments of its snapshots; the other tests of images see to these."""
+
+
+def test_of_whatever_else_is_remembered_the_newest_snapshots_hold_something() -> None:
+    silent: dict[str, set[str]] = {}
+    images = [msgspec.json.decode(plain(data), type=SnapshotFile).image for data in NEWEST.snapshots.values()]
+    for struct in itertools.chain.from_iterable(structs_in(msgspec.json.decode(image, type=StateImage)) for image in images):
+        unsaid = silent.setdefault(type(struct).__name__, set(struct.__struct_fields__))
+        unsaid -= {name for name in unsaid if getattr(struct, name) not in ("", 0, None, False, [], {}, NULL)}
+    missing = {name: fields - UNSAID.get(name, set()) for name, fields in silent.items()}
+    assert not any(missing.values()), f"{missing}: let them happen in tests/compatibility/life.py"
 
 
 @EVERY

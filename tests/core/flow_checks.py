@@ -127,7 +127,9 @@ class FlowWorld(StickyWorld):
             for step in run.steps:
                 if step.state is READY and step.parked and step.ticket is not None and step.ticket.parked is not None:
                     full = any(group.full for group in step.ticket.groups)
-                    assert full or not self._fits(step), f"{step.action} of {run.id} waits for a place, and there is a slot and a place for it"
+                    assert full or not self._fits(step), (
+                        f"{step.action} of {run.id} waits for a place, and there is a slot and a place for it"
+                    )
 
     def _fits(self, step: Step) -> bool:
         """Whether a worker has room for it, whatever else waits."""

@@ -8,6 +8,7 @@ import pytest
 from msgspec import structs
 
 from mesh.core.line import Line
+from mesh.core.records import StepReleased
 from mesh.core.waiting import admission, waiting_for
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import (
@@ -34,9 +35,7 @@ def several(*max_runs: int, of_step: bool = False, weights: dict[str, int] | Non
     """A workflow of one step, with a limit for each key and one for all of them."""
     limits = [ConcurrencyDefinition(count, key=f"input.{key}") for count, key in zip(max_runs, "kt", strict=True)]
     limits[0] = structs.replace(limits[0], weights=weights or {})
-    return WorkflowDefinition(
-        "w", [StepDefinition("a", concurrency=limits if of_step else [])], concurrency=[] if of_step else limits
-    )
+    return WorkflowDefinition("w", [StepDefinition("a", concurrency=limits if of_step else [])], concurrency=[] if of_step else limits)
 
 
 def served(world: World, holder: Holder, keys: dict[str, str], count: int) -> str:
@@ -188,6 +187,23 @@ def test_who_waits_for_a_rate_keeps_no_place_from_others() -> None:
     world.finish(holder, order_of(holder, other))
     world.pass_time(60_000)
     assert running(world, holder) == [held]
+
+
+def test_keys_take_turns_at_a_rate_that_all_of_them_want() -> None:
+    """There are slots and places for all; what is short is the rate."""
+    limit = [ConcurrencyDefinition(1_000, key="input.k")]
+    rated = WorkflowDefinition("w", [StepDefinition("a", rate_limits=[RateDefinition("r", 10, 1_000)])], concurrency=limit)
+    world, _ = world_of(rated, slots=1_000)
+    keys = {world.start("w", input=keyed(key)): key for key in "A" * 200 + "BC" * 10}
+    while (at := world.core.next_at()) is not None and at < world.now + 1_000:
+        world.now = max(at, world.now)
+        world.pass_time(0)
+        released = [keys[fact.run] for _, fact in world.journal if isinstance(fact, StepReleased)]
+        if len(released) >= 32:
+            break
+    then = "".join(released[2:32])
+    assert {key: then.count(key) for key in "ABC"} == dict.fromkeys("ABC", 10), then
+    world.check_followers()
 
 
 @pytest.mark.parametrize("taker", TAKERS)

@@ -148,6 +148,25 @@ def test_nothing_is_made_up_for_that_nobody_wanted(idle_ms: int, dead_ms: int) -
     assert len(released(world)) == before + 20, "a burst, as always"
 
 
+@pytest.mark.parametrize("late_ms", [120, 190])
+def test_a_busy_leader_makes_up_within_bounds(late_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes too late, so that much might pass at once."""
+    monkeypatch.setattr(worlds, "check", lambda state: None)  # it looks at all that waits
+    world, _ = world_of(rated(RateDefinition("r", 100, SECOND)), slots=2_000)
+    for _ in range(1_300):
+        world.start("w")
+    pass_until(world, 3_300)
+    world.now += 700
+    world.take_over()
+    pass_until(world, 4_800)
+    world.now += late_ms
+    pass_until(world, 10_500)
+    times = [at for at, _ in released(world)]
+    assert 120 < max(len([at for at in times if begin <= at < begin + SECOND]) for begin in times) <= 130
+    assert 1_010 <= len([at for at in times if at < 10 * SECOND]) <= 1_020, "what it was late with is made up for as well"
+    world.check_followers()
+
+
 def test_a_bucket_that_was_empty_meanwhile_is_owed_nothing() -> None:
     world, _ = world_of(rated(RateDefinition("r", 100, SECOND)))
     for _ in range(25):

@@ -18,6 +18,8 @@ from tests.faults.fleet import SCHEDULER, Fleet, Process
 from tests.faults.sticky_fleet import Seen, Sticky
 
 FLOW_WORKER = (sys.executable, "-m", "mesh.cli", "worker", "tests.faults.flow_program")
+LEADS_S = 60.0
+LED_S_LEAST = 2.0
 _TERM = re.compile(r" leads in term (\d+)")
 
 
@@ -53,6 +55,7 @@ class Flow(Sticky):
         super().__init__(fleet)
         self._schedulers = [self.scheduler, fleet.scheduler()]
         self.kills: list[float] = []
+        self._killed = 0
 
     def start(self, id: str, slots: int = 10, without: str = "", **labels: object) -> Process:
         """Start a worker; it is not ready yet."""
@@ -69,21 +72,30 @@ class Flow(Sticky):
         return max(self._schedulers, key=_term)
 
     async def kill_leader(self) -> None:
-        """Kill it, and start another scheduler in its place, which gets ready meanwhile."""
+        """Kill it once there is one, and start another scheduler in its place, which gets ready meanwhile."""
+        await self._led()
         leader = self.leader
+        self._killed = _term(leader)
         self.kills.append(time.monotonic())
         await asyncio.to_thread(leader.kill)
         self._schedulers.remove(leader)
         self._schedulers.append(self.fleet.start(SCHEDULER))
 
+    async def _led(self) -> None:
+        """Until somebody leads who has not been killed."""
+        await self.until("a leader", lambda: _term(self.leader) > self._killed, LEADS_S)
+
     @asynccontextmanager
-    async def killing(self, every_s: float) -> AsyncIterator[None]:
-        """Kill whoever leads, again and again."""
+    async def killing(self, every_s: float, times: int | None = None) -> AsyncIterator[None]:
+        """Kill whoever leads, again and again, or so many times; on a busy machine later, for each is to get something done."""
 
         async def kill() -> None:
-            while True:
-                await asyncio.sleep(every_s)
+            last = time.monotonic()
+            while times is None or len(self.kills) < times:
+                await self._led()
+                await asyncio.sleep(max(LED_S_LEAST, last + every_s - time.monotonic()))
                 await self.kill_leader()
+                last = self.kills[-1]
 
         task = asyncio.create_task(kill())
         try:

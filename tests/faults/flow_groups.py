@@ -19,6 +19,7 @@ from tests.longlife.backlog import Tally
 
 LIMITED = ("by_path", "ByFunction", "of_step")
 """A key by its path, by a key function, and of a step."""
+WORKERS = 3
 STEP_MS = (20, 400)
 FAILS_PART = 20
 """One of so many runs fails once before it succeeds."""
@@ -26,18 +27,24 @@ SEED = 6
 BURST = 10
 
 
-async def max_runs(folder: Path, runs: int = 10_000, keys: int = 50, workers: int = 3, slots: int = 40, every_s: float = 3.0) -> Show:
-    """Runs of many keys while the leader is killed again and again: never more than `max_runs` of a key, and all of them end once."""
-    show = Show(f"max_runs: {runs:,} runs over {keys} keys, {workers} workers with {slots} slots each, a leader kill every {every_s:g} s")
+async def max_runs(
+    folder: Path, runs: int = 10_000, keys: int = 50, slots: int = 40, every_s: float = 3.0, kills: int | None = None
+) -> Show:
+    """Runs of many keys while the leader is killed again and again: never more than `max_runs` of a key, and all of them end once.
+
+    Args:
+        kills: how many at most; None: until all runs have ended.
+    """
+    show = Show(f"max_runs: {runs:,} runs over {keys} keys, {WORKERS} workers with {slots} slots each, a leader kill every {every_s:g} s")
     chance = random.Random(SEED)
     with Fleet(folder) as fleet:
         flow = Flow(fleet)
-        for number in range(workers):
+        for number in range(WORKERS):
             flow.worker(f"w{number}", slots)
         bus = await connect([fleet.server.url], name="tally")
         async with Mesh(url=fleet.server.url) as mesh, Tally(bus) as tally:
             began = time.monotonic()
-            async with flow.killing(every_s):
+            async with flow.killing(every_s, kills):
                 ends = [
                     mesh.run(LIMITED[key % len(LIMITED)], _input(f"k{key}", chance)) for key in (number % keys for number in range(runs))
                 ]
@@ -61,17 +68,17 @@ def _tell_runs(show: Show, flow: Flow, tally: Tally, results: list[Any], took: f
     for name in LIMITED:
         mine = [each for each in seen if each.workflow == name]
         most = {key: most_at_once(each for each in mine if each.note == key) for key in {each.note for each in mine}}
-        show.tell(f"{name:<12} {len(most):>5} {len({each.run for each in mine}):>7,} {MAX_RUNS:>9} {max(most.values()):>13}")
+        show.tell(f"{name:<12} {len(most):>5} {len({each.run for each in mine}):>7,} {MAX_RUNS:>9} {max(most.values(), default=0):>13}")
         over = {key: count for key, count in most.items() if count > MAX_RUNS}
         show.claim(not over, f"{name}: never more than {MAX_RUNS} of one key at any moment{f', but {over}' if over else ''}")
-        show.claim(max(most.values()) == MAX_RUNS, f"{name}: the limit was reached")
+        show.claim(max(most.values(), default=0) == MAX_RUNS, f"{name}: the limit was reached")
     show.claim(bool(flow.kills), f"the leader was killed {len(flow.kills)} times")
     show.claim(not failures, f"{len(results):,} results awaited, {sum(failures.values())} errors {dict(failures.most_common(3)) or ''}")
     show.claim(
         (tally.started, tally.ended, tally.wrong) == (len(results), len(results), []),
         f"journal: {tally.started:,} runs started, {tally.ended:,} ended {tally.wrong[:3] or ''}",
     )
-    show.claim(max(attempts.values()) == 1, "no attempt was executed twice")
+    show.claim(max(attempts.values(), default=0) == 1, "no attempt was executed twice")
 
 
 async def bursts(folder: Path, keys: int = 10, times: int = 5) -> Show:

@@ -1,12 +1,13 @@
 """`make flow`: what docs/flow-control.md promises, on real processes and under kills of the leader. Ends with 1 if anything does not hold.
 
-Rule: each show prints what was measured, and each of its claims with ✓ or ✗; `--only` names some of them.
+Rule: each show prints what was measured, and each of its claims with ✓ or ✗.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import statistics
 import sys
 import tempfile
@@ -61,11 +62,14 @@ def main() -> int:
         "affinity": affinity,
     }
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=list(shows), default=list(shows), metavar="SHOW", help=", ".join(shows))
+    parser.add_argument("only", nargs="*", metavar="SHOW", help=f"some of {', '.join(shows)}; all unless given")
     parser.add_argument("--pictures", type=Path, help="the folder for the picture")
     given = parser.parse_args()
+    if unknown := set(given.only) - shows.keys():
+        parser.error(f"no such show: {', '.join(sorted(unknown))}")
+    logging.basicConfig(level=logging.ERROR)  # that nobody leads for a moment is meant to be
     wrong = 0
-    for name in given.only:
+    for name in given.only or shows:
         with tempfile.TemporaryDirectory(prefix="flow") as folder:
             show = asyncio.run(shows[name](Path(folder)))
         print(f"{show}\n", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import sys
 import threading
@@ -24,6 +25,7 @@ from mesh_sdk.protocol.records import REFUSED, VERSION
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Stored
 from mesh_sdk.transport.connection import connect
+from tests.faults.bad_definitions import DEFINITIONS, MODULE
 from tests.faults.fleet import Fleet, await_that
 
 NAMES = Subjects()
@@ -55,44 +57,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 # ---- definitions: refused where they are made --------------------------------------------------------------------------------
 
-MODULE = """
-from mesh_sdk import Context, Mesh
-mesh = Mesh()
-{definition}
-worker = mesh.worker("bad", workflows=[Flow])
-"""
 
-CYCLE = """
-@mesh.workflow()
-class Flow:
-    @mesh.step(parents=["second"])
-    def first(self, ctx: Context): ...
-    @mesh.step(parents=["first"])
-    def second(self, ctx: Context): ...
-"""
-UNKNOWN_PARENT = """
-@mesh.workflow()
-class Flow:
-    @mesh.step(parents=["nowhere"])
-    def first(self, ctx: Context): ...
-"""
-DUPLICATE = """
-@mesh.workflow()
-class Flow:
-    @mesh.step(name="same")
-    def first(self, ctx: Context): ...
-    @mesh.step(name="same")
-    def second(self, ctx: Context): ...
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "definition", "told"),
-    [("cycle", CYCLE, "second"), ("unknown_parent", UNKNOWN_PARENT, "nowhere"), ("duplicate_step", DUPLICATE, "same")],
-)
-def test_a_definition_that_cannot_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str, definition: str, told: str
-) -> None:
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_a_definition_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str) -> None:
+    definition, told = DEFINITIONS[name]
     source = MODULE.format(definition=definition)
     with pytest.raises(errors.DefinitionError, match=told):
         exec(compile(source, name, "exec"), {})
@@ -101,7 +69,7 @@ def test_a_definition_that_cannot_be(
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert mesh_command(["worker", f"bad_{name}"]) == 12
     _, error = capfd.readouterr()
-    assert told in error
+    assert re.search(told, error)
     assert error.count("\n") == 1
 
 

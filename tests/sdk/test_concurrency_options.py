@@ -168,3 +168,35 @@ def test_a_limit_that_cannot_be(limit: Any, said: str) -> None:
             limits_of(limit)
         assert said.format(what) in str(refused.value)
         assert "\n" not in str(refused.value)
+
+
+# ---- scopes, and how long a run waits for its place ----------------------------------------------------------------------
+
+
+def scoped(name: str, strategy: str, *, of_step: str = "") -> Any:
+    """A workflow with limits of the scope `host`: of itself, and of its step if that has a strategy too."""
+    flow = mesh.workflow(name=name, concurrency=Concurrency(KEY, 2, strategy, scope="host"))  # type: ignore[arg-type]
+    flow.step(concurrency=Concurrency("input.b", 1, of_step, scope="host") if of_step else None)(work)  # type: ignore[arg-type]
+    return flow
+
+
+def test_limits_of_one_scope_have_one_strategy() -> None:
+    agreed = scoped("agreed", "QUEUE_NEWEST", of_step="QUEUE_NEWEST")
+    assert agreed.definition()
+    with pytest.raises(DefinitionError) as refused:
+        scoped("flow", "QUEUE_NEWEST", of_step="CANCEL_NEWEST").definition()
+    for said in ("scope 'host' disagree: workflow 'flow' has QUEUE_NEWEST", "step 'work' of workflow 'flow' has CANCEL_NEWEST", "use one"):
+        assert said in str(refused.value)
+    with pytest.raises(DefinitionError, match=r"workflow 'agreed' has QUEUE_NEWEST, workflow 'other' has CANCEL_IN_PROGRESS"):
+        mesh.worker("w", workflows=[agreed, scoped("other", "CANCEL_IN_PROGRESS")])
+    assert mesh.worker("w", workflows=[agreed, scoped("other", "QUEUE_NEWEST")])
+
+
+def test_a_schedule_timeout_bounds_the_wait_for_a_place_too() -> None:
+    task = mesh.task(name="patient", concurrency=KEY, schedule_timeout="2m")(work)
+    assert (task.definition().admission_timeout_ms, task.definition().steps[0].schedule_timeout_ms) == (120_000, 120_000)
+    own = mesh.workflow(name="own", concurrency=KEY)
+    own.step(schedule_timeout="2m")(work)
+    assert own.definition().admission_timeout_ms == 0, "the step's begins when the run has its place"
+    hard = mesh.task(name="hard", concurrency=KEY, sticky="HARD")(work)  # type: ignore[arg-type]
+    assert (hard.definition().admission_timeout_ms, hard.definition().steps[0].schedule_timeout_ms) == (0, 300_000)

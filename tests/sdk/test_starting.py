@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -228,6 +229,29 @@ async def test_start_nowait_is_plain_and_accepted_tells_when(mesh: Mesh, schedul
         await lost.accepted()
     with pytest.raises(UnknownWorkflow):
         await lost.result()
+
+
+async def test_first_starts_that_come_at_once_ask_once_for_their_workflow(mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
+    """Ten thousand questions took a busy server longer than anybody waits."""
+    leader, asked = mesh.clients.here().leader, []
+    persist = leader.persist
+
+    async def counted(ask: Any, what: str) -> Any:
+        asked.append(what)
+        return await persist(ask, what)
+
+    monkeypatch.setattr(leader, "persist", counted)
+    first = asyncio.create_task(mesh.run("echo", 0))
+    others = [asyncio.create_task(mesh.run("echo", number)) for number in range(1, 50)]
+    await until(lambda: bool(asked))
+    first.cancel()
+    assert await asyncio.gather(*others) == list(range(1, 50)), "who asked first may go"
+    assert len(asked) == 1
+    ends = await asyncio.gather(*[mesh.run("nowhere") for _ in range(2)], return_exceptions=True)
+    assert [type(end) for end in ends] == [UnknownWorkflow] * 2
+    with pytest.raises(UnknownWorkflow):
+        await mesh.run("nowhere")
+    assert len(asked) == 3, "a no is not remembered"
 
 
 async def test_the_timeout_ends_the_waiting_only(mesh: Mesh, scheduler: Scheduler):

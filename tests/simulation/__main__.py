@@ -27,10 +27,12 @@ def main() -> int:
     gc.freeze()  # what is loaded by now stays: it needn't be looked through after every seed
     began, broken, count = time.perf_counter(), [], 0
     struck: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     for seed in _seeds(arguments.seeds):
         verdict = World(seed, print if arguments.trace else None, arguments.known).run()
         count += 1
         struck += verdict.struck
+        seen += verdict.seen
         if verdict.good and arguments.twice:
             _compare(verdict, arguments.known)
         if arguments.trace or arguments.each or not verdict.good:
@@ -40,7 +42,8 @@ def main() -> int:
             _tell(verdict)
             if arguments.stop:
                 break
-    print("struck: " + ", ".join(f"{kind} {times}" for kind, times in struck.most_common()))
+    for what, counted in (("seen", seen), ("struck", struck)):
+        print(f"{what}: " + ", ".join(f"{kind} {times}" for kind, times in counted.most_common()))
     seconds = time.perf_counter() - began
     print(f"{count} seeds, {len(broken)} broken{f': {broken}' if broken else ''}; {seconds:.1f} s, {count / seconds:.2f} seeds/s")
     return int(bool(broken))

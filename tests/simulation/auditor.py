@@ -5,6 +5,7 @@ Rule: it applies the same records as everybody else to a state of its own, from 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
@@ -45,10 +46,12 @@ class Auditor:
         self.decided = Decided(subjects, report)
         self.state = State(finished_max)
         self.sequence = 0
-        self.places = Places(report)
-        self.turns = Turns(self.state, report)
-        self.buckets = Buckets(report)
-        self.choices = Choices(self.state, report)
+        self.seen: Counter[str] = Counter()
+        """What there was to look at, and how often."""
+        self.places = Places(self.state, report, self.seen)
+        self.turns = Turns(self.state, report, self.seen)
+        self.buckets = Buckets(report, self.seen)
+        self.choices = Choices(self.state, report, self.seen)
         self.started: dict[str, str] = {}
         """Run → workflow."""
         self.ended: dict[str, str] = {}
@@ -119,7 +122,9 @@ class Auditor:
         self._look_at_positions(frame.positions)
         self.decided.look(self.sequence, frame)
         self._look_at_state()
-        self.places.look()
+        if not begins:
+            self.places.look()
+            self.turns.look()
         if self.sequence % COMPARED_EVERY == 0:
             self._digests[self.sequence] = digest(self.state)
         for said in self.wanted.pop(self.sequence, ()):

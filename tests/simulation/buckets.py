@@ -9,6 +9,7 @@ all, with one that leaks as fast as the rate and has that much more room.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 
 from mesh.core import records as facts
@@ -27,10 +28,12 @@ class Buckets:
 
     Args:
         report: gets what is wrong.
+        seen: counts what there was to look at.
     """
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    def __init__(self, report: Callable[[str], None], seen: Counter[str]) -> None:
         self._report = report
+        self._seen = seen
         self._runs: dict[str, tuple[str, bytes]] = {}
         self._levels: dict[tuple[str, bool], tuple[int, float]] = {}
         """(key, whether it leaks faster) → (time, units in its bucket then)."""
@@ -54,6 +57,7 @@ class Buckets:
 
     def _hold(self, ms: int, now: int) -> None:
         """Nobody has led for so long, it is said."""
+        self._seen["rates held"] += 1
         if ms > min(HELD_MS_MAX, now - self._led_until):
             self._report(f"rates are held for {ms} ms, the last frame of the term before is {now - self._led_until} ms old")
         for key in {key for key, _ in self._levels}:
@@ -72,8 +76,10 @@ class Buckets:
                 self._held.pop(str(key), None)
             level = max(0.0, left) + units
             room = burst * CATCH_UP if fast else burst + held
+            self._seen["full bucket"] += level + 1 > room
             if level > room + GRAIN:
-                self._report(f"rate {key}: {level:.2f} units are in its bucket{' that leaks faster' if fast else ''}, which has room for {room}")
+                which = "that leaks faster" if fast else "of its own"
+                self._report(f"rate {key}: {level:.2f} units are in a bucket {which}, which has room for {room}")
             self._levels[str(key), fast] = now, level
 
 

@@ -5,6 +5,7 @@ Rule: labels are those that the journal has of the worker when it is chosen, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from mesh.core import records as facts
@@ -23,9 +24,11 @@ class Choices:
     Args:
         state: of the auditor.
         report: gets what is wrong.
+        seen: counts what there was to look at.
     """
 
-    def __init__(self, state: State, report: Callable[[str], None]) -> None:
+    def __init__(self, state: State, report: Callable[[str], None], seen: Counter[str]) -> None:
+        self._seen = seen
         self._state = state
         self._report = report
         self._runs: dict[str, tuple[str, list[LabelDefinition]]] = {}
@@ -34,7 +37,6 @@ class Choices:
         self._paused: set[str] = set()
         self.said: dict[str, list[Labels]] = {}
         """Worker → all that its processes have ever said of it; the witness hears that."""
-        self.wanted = 0
         self._follow: dict[type, Callable[..., None]] = {
             facts.WorkerRegistered: self._registered,
             facts.WorkerSteered: self._steered,
@@ -56,6 +58,7 @@ class Choices:
         self._workers[record.worker] = record.incarnation, record.labels
 
     def _steered(self, record: facts.WorkerSteered) -> None:
+        self._seen[f"worker told to {record.what}"] += 1
         if record.what == RESUME:
             self._paused.discard(record.worker)
         else:
@@ -79,7 +82,7 @@ class Choices:
         count = slots(workflow, name)
         if not wants and count == 1:
             return
-        self.wanted += 1
+        self._seen["step for a certain worker"] += 1
         if not record.worker:
             return self._report(f"step {workflow}:{name} of run {record.run}, which wants a worker, goes to a shared lane")
         its = self._workers[record.worker][1]
@@ -97,9 +100,9 @@ class Choices:
         for worker in self._state.pools[record.pool].workers.values():
             its = self._workers[worker.id][1]
             able = worker.id not in self._paused and not worker.draining and worker.room > 0
-            if able and all(fulfils(want, its.get(label)) for label, want in wants.items() if want.required):
-                if self._weigh(worker.id, wants) > weighed:
-                    self._report(f"run {record.run} goes to {record.worker}, and {worker.id} is there, which has more of {wants}")
+            able = able and all(fulfils(want, its.get(label)) for label, want in wants.items() if want.required)
+            if able and self._weigh(worker.id, wants) > weighed:
+                self._report(f"run {record.run} goes to {record.worker}, and {worker.id} is there, which has more of {wants}")
 
     def _weigh(self, worker: str, wants: dict[str, Want]) -> int:
         its = self._workers[worker][1]

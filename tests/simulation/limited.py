@@ -86,7 +86,8 @@ async def _wide(input: Any, context: Context[Any]) -> int:
 
 LIMITED = (
     *(_task(name) for name in ("turns", "first", "queued", "paced")),
-    *(_chain(name) for name in ("latest", "asked", "latest_asked", "first_asked", "queued_asked", "both", "staged", "choosy")),
+    *(_chain(name) for name in ("latest", "latest_asked", "first_asked", "queued_asked", "both", "staged", "choosy")),
+    _chain("asked", schedule_timeout="6s"),
     _chain("settled", sticky=StickyStrategy.SOFT, sticky_timeout="2s"),
     mesh.task(name="wide", retries=3, **_of_task("wide"))(_wide),
 )

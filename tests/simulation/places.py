@@ -5,12 +5,35 @@ Rule: from the records of the journal, from what workers execute, and from `limi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from mesh.core import records as facts
+from mesh.core.state import State
+from mesh.core.step import HELD, OUT, READY
 from mesh_sdk.protocol.records import CANCELLED, Assign
-from tests.simulation.limits import IN_PROGRESS, KEY_FUNCTION, NEWEST, QUEUE, RUNS, Group, Limit, has_keys, of_attempt, of_run, step_name
+from tests.simulation.limits import (
+    IN_PROGRESS,
+    KEY_FUNCTION,
+    NEWEST,
+    QUEUE,
+    ROUND_ROBIN,
+    RUNS,
+    STEPS,
+    Group,
+    Limit,
+    has_keys,
+    of_attempt,
+    of_run,
+    step_name,
+)
 from tests.simulation.process import Process
+
+_BY_STEPS = {(workflow, limit.strategy) for (workflow, _), limits in STEPS.items() for limit in limits if limit.strategy != ROUND_ROBIN}
+_WISHING = (READY, OUT, HELD)
+"""States of steps that have a place, or want one."""
+NOTICED_S = 0.01
+"""A worker that has stood still notices within this time that it was given up meanwhile, and stops what it executes."""
 
 
 class _Run:
@@ -45,17 +68,20 @@ class Places:
     """See the module.
 
     Args:
+        state: of the auditor; it is asked how steps stand.
         report: gets what is wrong.
+        seen: counts what there was to look at.
     """
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    def __init__(self, state: State, report: Callable[[str], None], seen: Counter[str]) -> None:
+        self._state = state
         self._report = report
+        self._seen = seen
         self._order = 0
         self._runs: dict[str, _Run] = {}
         self._groups: dict[Group, _Members] = {}
         self._attempts: dict[str, tuple[str, dict[Group, Limit]]] = {}
         """Token of an attempt that may run → (run, groups that it has a place in)."""
-        self._over: set[str] = set()
         self._touched: dict[Group, Limit] = {}
         self._follow: dict[type, Callable[..., None]] = {
             facts.RunStarted: self._started,
@@ -82,9 +108,23 @@ class Places:
             if members is not None:
                 self._look_at_group(group, limit, members)
         self._touched.clear()
+        self._look_at_steps()
+
+    def _look_at_steps(self) -> None:
+        """Of steps' limits that cancel: no more than may be wait for their places or have them."""
+        found: dict[Group, list[str]] = {}
+        for run in self._state.runs.values():
+            for step in run.steps if any(run.flow.name == workflow for workflow, _ in _BY_STEPS) else ():
+                if step.state in _WISHING:
+                    for group, limit in of_attempt(run.flow.name, step.name, bytes(run.input)).items():
+                        if limit.strategy in (IN_PROGRESS, NEWEST):
+                            found.setdefault(group, []).append(run.id)
+                            if len(found[group]) > limit.max_runs:
+                                self._report(f"group {group} has steps of {found[group]}, {limit.strategy} leaves {limit.max_runs}")
 
     def _look_at_group(self, group: Group, limit: Limit, members: _Members) -> None:
         waiting = members.waiting()
+        self._seen["look at who waits for places"] += bool(waiting)
         if limit.strategy in (IN_PROGRESS, NEWEST) and len(members.live) > limit.max_runs:
             self._report(f"group {group} has {len(members.live)} live runs, {limit.strategy} leaves {limit.max_runs}")
         if limit.strategy == QUEUE and len(waiting) > 1:
@@ -166,10 +206,11 @@ class Places:
         """A run that was cancelled for others had to be."""
         strategy = next((strategy for strategy in (IN_PROGRESS, NEWEST, QUEUE) if f"({strategy}" in reason), "")
         found = next(((group, limit) for group, limit in run.groups.items() if limit.strategy == strategy), None)
-        if not strategy or (found is None and (run.workflow, "after") == ("staged", "after")):
+        if not strategy or (found is None and (run.workflow, strategy) in _BY_STEPS):
             return
         if found is None:
             return self._report(f"run {run.id} of {run.workflow}, which has no such limit, is cancelled: {reason}")
+        self._seen[f"cancelled by {strategy}"] += 1
         group, limit = found
         others = [other for other in self._group(group).live.values() if other is not run]
         if strategy == IN_PROGRESS:
@@ -210,7 +251,6 @@ class Places:
 
     def _ended(self, record: facts.StepFinished | facts.StepFailed | facts.StepReturned | facts.AttemptEnded) -> None:
         """Nothing of the attempt runs any more."""
-        self._over.add(record.token)
         id, groups = self._attempts.pop(record.token, ("", {}))
         self._give(groups, record.token)
         run = self._runs.get(id)
@@ -221,19 +261,20 @@ class Places:
 
     # ---- what workers do
 
-    def executed(self, running: Mapping[str, tuple[Assign, Process]], token: str) -> None:
-        """An attempt begins to be executed: of its keys no more are than may be.
+    def executed(self, running: Mapping[str, tuple[Assign, Process]], token: str, now: float) -> None:
+        """An attempt begins to be executed: of its keys no more are than may be, whatever the journal thinks of the others.
 
         Args:
             running: every attempt that is, this one among them.
             token: the one that begins.
+            now: by the clock of the world.
         """
         mine = _executed_groups(running[token][0])
         if not mine:
             return
         found: dict[Group, set[str]] = {group: set() for group in mine}
         for other, (assign, process) in running.items():
-            if process.dead or other in self._over:
+            if process.dead or process.frozen or (process.thawed_at > now - NOTICED_S and process is not running[token][1]):
                 continue
             for group in _executed_groups(assign):
                 if group in found:

@@ -24,6 +24,8 @@ class Process:
         self.name = name
         self.dead = False
         self.frozen = False
+        self.thawed_at = 0.0
+        """When it last went on after it had stood still."""
         self.threads: list[Process] = []
         self.on_kill: list[Callable[[], None]] = []
         """What its machine does when it dies: closing its sockets."""
@@ -77,6 +79,7 @@ class Process:
         self.frozen = False
         held, self._held = self._held, []
         loop = asyncio.get_running_loop()
+        self.thawed_at = loop.time()
         loop._ready.extend(held)  # type: ignore[attr-defined]
 
 

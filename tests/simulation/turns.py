@@ -27,9 +27,11 @@ class Turns:
     Args:
         state: of the auditor.
         report: gets what is wrong.
+        seen: counts what there was to look at.
     """
 
-    def __init__(self, state: State, report: Callable[[str], None]) -> None:
+    def __init__(self, state: State, report: Callable[[str], None], seen: Counter[str]) -> None:
+        self._seen = seen
         self._state = state
         self._report = report
         self._weights = dict(RUNS[NAME][0].weights)
@@ -68,6 +70,13 @@ class Turns:
         if not waiting:
             self._passed.pop(place, None)
 
+    def look(self) -> None:
+        """A frame is over, and it does not only begin a term: nobody waits while there is a slot."""
+        waiting = sum(map(len, self._waiting.values()))
+        free = sum(max(0, pool.free) for pool in self._state.routes.queue(f"{NAME}:{NAME}").pools) if waiting else 0
+        if free:
+            self._report(f"{waiting} steps of {NAME} wait for slots, and {free} are free")
+
     def _served(self, id: str) -> None:
         priority, key = self._runs[id]
         for (level, other), waiting in self._waiting.items():
@@ -75,6 +84,7 @@ class Turns:
                 continue
             passed = self._passed.setdefault((level, other), Counter())
             passed[key] += 1
+            self._seen["key passed by another"] += 1
             most = self._most(key, other)
             if passed[key] > most:
                 self._report(f"key {other} of {NAME} waits, and key {key} is served {passed[key]} times before it, {most} are the most")
@@ -91,6 +101,7 @@ class Turns:
         urgent = self._state.runs[id].steps[0].ready_at - priority * AGED_MS
         for level in {level for level, _ in self._waiting}:
             waiting = [run.steps[0].ready_at for place, ids in self._waiting.items() if place[0] == level for run in self._live(ids)]
+            self._seen["priority beside another"] += level != priority and bool(waiting)
             if level != priority and waiting and max(waiting) - level * AGED_MS < urgent and self._alone(level):
                 self._report(f"run {id} of {NAME} goes out, and {len(waiting)} runs of priority {level} wait that are more urgent")
 

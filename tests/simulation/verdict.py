@@ -34,6 +34,8 @@ class Verdict:
         self.plan = world.plan
         self.struck = world.server.struck
         """How often each kind of fault struck."""
+        self.seen = world.auditor.seen
+        """What there was to look at, and how often."""
 
     @property
     def good(self) -> bool:

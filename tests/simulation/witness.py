@@ -5,6 +5,7 @@ Rule: a broken promise is reported at the moment it breaks, with what was known 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -72,7 +73,7 @@ class Witness:
         self.running[token] = assign, current()
         self._look_at_slots(worker)
         self._look_at_pause(worker, token)
-        self._auditor.places.executed(self.running, token)
+        self._auditor.places.executed(self.running, token, asyncio.get_running_loop().time())
         try:
             yield
         finally:

@@ -19,8 +19,8 @@ from tests.simulation import registered, witness
 from tests.simulation.auditor import Auditor
 from tests.simulation.ears import Ears
 from tests.simulation.faults import Faults
-from tests.simulation.loop import EPOCH_S, SimulatedLoop, Stuck
 from tests.simulation.limits import GOOD_FOR_ALL, LABELS, SLOTS
+from tests.simulation.loop import EPOCH_S, SimulatedLoop, Stuck
 from tests.simulation.network import Network
 from tests.simulation.operator import OperatorMachine
 from tests.simulation.parts import NAMESPACE, ClientMachine, Machine, SchedulerMachine, WorkerMachine

@@ -21,6 +21,7 @@ from mesh_sdk.worker import runtime
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.holder import Record
 from mesh_sdk.worker.registration import REPEAT_S, Registration
+from mesh_sdk.worker.session import Session
 from tests.worker.conftest import running
 from tests.worker.leader import Leader
 
@@ -203,6 +204,33 @@ async def test_labels_set_as_an_incarnation_ends_are_told_by_the_next(leader: Le
             await setting
         assert leader.workers["w-1"].incarnation > first.incarnation
         assert leader.workers["w-1"].record.labels == {"gpu": "none"}
+
+
+async def test_an_incarnation_that_is_fenced_as_it_opens_is_never_ready(leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch):
+    """Else whoever has labels to tell would ask it again and again, without a pause, until there is another one."""
+    register, tell = Registration.register, Session.register_again
+    asked: list[str] = []
+
+    async def fenced(self: Registration, *more: Any) -> None:
+        await register(self, *more)
+        if not setting:
+            setting.append(asyncio.ensure_future(worker.set_labels({"gpu": "none"})))
+            assert worker._runtime is not None
+            assert worker._runtime._session is not None
+            worker._runtime._session.fence()
+
+    async def counted(self: Session, *more: Any) -> bool:
+        asked.append(self.incarnation)
+        return await tell(self, *more)
+
+    monkeypatch.setattr(Registration, "register", fenced)
+    monkeypatch.setattr(Session, "register_again", counted)
+    worker, setting = _clerk(mesh, id="w-1"), list[asyncio.Task[None]]()
+    async with running(worker):
+        async with asyncio.timeout(10):
+            await setting[0]
+        assert leader.workers["w-1"].record.labels == {"gpu": "none"}
+        assert asked == [leader.workers["w-1"].incarnation]
 
 
 async def test_labels_that_nobody_hears_of_any_more_keep_nobody_waiting(leader: Leader, mesh: Mesh):

@@ -10,10 +10,10 @@ from collections import defaultdict
 import pytest
 from msgspec import Raw
 
-from mesh_sdk import Context, Mesh
+from mesh_sdk import Context, Mesh, SpawnError
 from mesh_sdk.protocol import records
-from mesh_sdk.protocol.records import Accepted, Assign, Done, Finished, Lent, Resumed, Returned, Spawn, Withdraw
-from mesh_sdk.worker import line
+from mesh_sdk.protocol.records import Accepted, Assign, Done, Failed, Finished, Lent, Resumed, Returned, Spawn, Withdraw
+from mesh_sdk.worker import line, parking
 from tests.worker.conftest import running
 from tests.worker.leader import Leader
 
@@ -227,6 +227,44 @@ async def test_a_large_one_goes_back_when_only_waiting_steps_keep_the_slots(lead
         assert returned.reason == records.RETURNED_FULL
         await leader.share("w-1", needed := leader.assign("child", run=run))
         assert isinstance(await leader.last_of(needed.token), Finished)
+        await _end_child(leader, run)
+        assert isinstance(await leader.last_of(order.token), Finished)
+
+
+@pytest.mark.parametrize("others", [[], ["w-2"]], ids=["only here", "also elsewhere"])
+async def test_a_wait_for_a_child_that_can_not_get_its_slots_is_refused(
+    leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch, others: list[str]
+):
+    """There are enough of them, but the step that waits keeps one."""
+    monkeypatch.setattr(parking, "STUCK_AFTER_S", 0.1)
+    asked = threading.Event()
+    look = parking.Parking._look
+
+    def looked(self: parking.Parking) -> None:
+        look(self)
+        asked.set()
+
+    monkeypatch.setattr(parking.Parking, "_look", looked)
+
+    @mesh.task(slots=4)
+    async def child(ctx: Context) -> None: ...
+
+    @mesh.task()
+    def parent(ctx: Context) -> None:
+        ctx.spawn_workflow(child).result_sync()
+
+    async with running(mesh.worker("clerk", slots=4, workflows=[parent, child], id="w-1"), grace="100ms"):
+        leader.pools["child"] = ["w-1", *others]
+        await leader.send("w-1", order := leader.assign("parent"))
+        run = (await leader.report(Spawn)).child
+        if not others:
+            failed = await leader.last_of(order.token)
+            assert isinstance(failed, Failed)
+            assert failed.error.type == SpawnError.__name__
+            assert "the child takes 4 slots, and steps that wait so keep 1 of the 4 slots of this worker" in failed.error.message
+            assert "make the step async" in failed.error.message
+            return
+        assert await asyncio.to_thread(asked.wait, 5)
         await _end_child(leader, run)
         assert isinstance(await leader.last_of(order.token), Finished)
 

@@ -30,5 +30,5 @@ LABEL_CHOICES_MAX = 100
 """With the comparator `in`."""
 LABEL_WEIGHT_MAX = 1_000_000
 
-SLOTS_MAX = 10_000
-"""Of a worker, and so what one attempt may take."""
+SLOTS_MAX = 100_000
+"""Of a worker, as schedulers take it, and so what one attempt may take. Workers of this SDK offer less."""

@@ -67,7 +67,7 @@ class StepHost:
         self.steps = steps
         self.client = client
         self.reports = reports
-        self.parking = Parking(slots, self._only_here)
+        self.parking = Parking(slots, self._only_here, self._size)
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._registry = registry
@@ -110,6 +110,10 @@ class StepHost:
         """The run's memory on this worker, if its workflow is sticky."""
         _refuse_key_function(attempt, "local")
         return {} if attempt.entry is None else attempt.entry.values
+
+    def _size(self, workflow: str) -> int:
+        definition = self._registry.definition(workflow)
+        return max(step.slots for step in definition.steps) if definition is not None else 1
 
     async def _only_here(self, workflow: str) -> bool:
         answer = await self.client.call("workflows.get", {"name": workflow})

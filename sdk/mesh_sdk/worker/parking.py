@@ -1,7 +1,7 @@
 """Sync steps that wait for children: each keeps its slots and its thread. A wait that could never end is refused.
 
-Rule: a wait is refused only when it surely can't end: every slot of this worker is held by a sync step that waits for a
-child, nothing has changed for STUCK_AFTER_S, a leader is there to ask, and it knows no other worker for those children.
+Rule: a wait is refused only when it surely can't end: the slots that are not held by sync steps which wait are too few for any
+of the children, nothing has changed for STUCK_AFTER_S, a leader is there to ask, and it knows no other worker for those children.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Parked:
         self.workflow = workflow
         self.tied = tied
         self.task = task
-        self.refused = False
+        self.refused = ""
+        """Why."""
 
 
 class Parking:
@@ -41,11 +42,13 @@ class Parking:
     Args:
         slots: the worker's.
         only_here: whether this worker is the only one that could run a workflow; asks the leader.
+        size: how many slots the largest step of a workflow takes, 1 when that is not known here.
     """
 
-    def __init__(self, slots: Slots, only_here: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(self, slots: Slots, only_here: Callable[[str], Awaitable[bool]], size: Callable[[str], int]) -> None:
         self._slots = slots
         self._only_here = only_here
+        self._size = size
         self._parked: list[Parked] = []
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
@@ -77,7 +80,7 @@ class Parking:
             return await task
         except asyncio.CancelledError:
             if parked.refused:
-                raise SpawnError(self._reason(parked)) from None
+                raise SpawnError(parked.refused) from None
             if attempt.stop is not None:
                 raise StepCancelled(told_to_stop(attempt)) from None
             task.cancel()
@@ -101,17 +104,24 @@ class Parking:
 
     def _reason(self, parked: Parked) -> str:
         assign = parked.attempt.assign
+        waits = f"step {assign.workflow}:{assign.name} waits for its child {parked.workflow!r} with result_sync()"
+        held, total = self._held(), self._slots.total
+        if held < total:
+            why = f"the child takes {self._size(parked.workflow)} slots, and steps that wait so keep {held} of the {total} slots"
+        else:
+            why = f"so do the steps in all {total} slots"
         return (
-            f"step {assign.workflow}:{assign.name} waits for its child {parked.workflow!r} with result_sync(), and so do the steps in all "
-            f"{self._slots.total} slots of this worker, the only one that could run the children: none of the waits could ever end; "
-            "make the step async (its slot is lent out while it waits), or give the worker more slots"
+            f"{waits}, and {why} of this worker, the only one that could run the children: none of the waits could ever end; "
+            "make the step async (its slots are lent out while it waits), or give the worker more slots"
         )
 
     def _held(self) -> int:
         return sum({id(each.attempt): each.attempt.slots for each in self._parked if each.attempt.has_slot}.values())
 
     def _full(self) -> bool:
-        return self._held() >= self._slots.total
+        """Whether the slots that are left are too few for any of the children."""
+        left = self._slots.total - self._held()
+        return all(self._size(each.workflow) > left for each in self._parked)
 
     def _changed(self) -> None:
         """Whoever waits, waits since now in this company."""
@@ -135,5 +145,5 @@ class Parking:
             log.warning("all slots wait for children, and no leader says whether another worker could run them: %s", error)
             return
         if parked == self._parked and self._full():
-            parked[-1].refused = True
+            parked[-1].refused = self._reason(parked[-1])
             parked[-1].task.cancel()

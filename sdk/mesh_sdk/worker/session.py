@@ -112,7 +112,7 @@ class Session:
         self._puller = parts.bus.puller(stream, consumer, self._demand, self._pulled)
         await self._puller.start()
         self._remove_listener = parts.bus.on_connection(self._connection)
-        self.ready = True
+        self.ready = not self._fenced  # it may have been, meanwhile
         parts.observer.registered(parts.registry.pool, parts.registry.actions(), parts.registry.sticky())
 
     async def register_again(self, register: Callable[[], Register]) -> bool:

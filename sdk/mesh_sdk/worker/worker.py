@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import DefinitionError, InvalidName, MeshError
 from mesh_sdk.labels import Label, read_labels
-from mesh_sdk.protocol.bounds import SLOTS_MAX
 from mesh_sdk.protocol.subjects import check_token
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.identity import Identity
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from mesh_sdk.worker.runtime import Runtime
 
 SLOTS_DEFAULT = 100
+SLOTS_MAX = 10_000
+"""Each may have a thread; schedulers would take more."""
 STICKY_RUNS_DEFAULT = 1_000
 STICKY_RUNS_MAX = 1_000_000
 GRACE_DEFAULT = "30s"
