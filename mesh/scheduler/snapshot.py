@@ -11,16 +11,22 @@ import asyncio
 import gc
 import os
 import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from mesh.core.image import digest
 from mesh.scheduler.follower import Follower, Unfollowable
 from mesh.store.snapshots import Snapshots
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.connection import connect
+from mesh_sdk.transport.errors import Disconnected, TimedOut
+
+Done = TypeVar("Done")
 
 MAKE_S = 600.0
 """How long a snapshot may take; at 100,000 live runs, one takes 7 s on an idle machine and a minute on one with five times its work."""
 _CATCH_UP_S = 120.0
+_AGAIN_S = 0.5
 _NICENESS = 10
 _GC_THRESHOLDS = (50_000, 3, 700)
 
@@ -46,14 +52,24 @@ async def make(url: str, namespace: str, finished_max: int) -> int:
             raise RuntimeError(f"the journal after {follower.sequence} can't be applied: its state can't be trusted")
         snapshots = Snapshots(bus, subjects)
         meant = digest(follower.state)
-        await snapshots.write(follower.sequence, follower.positions, follower.state)
+        await _persist(lambda: snapshots.write(follower.sequence, follower.positions, follower.state))
         follower.forget()  # one state at a time: the helper is to stay about as large as a scheduler
-        written = await snapshots.read(follower.sequence, finished_max)
+        written = await _persist(lambda: snapshots.read(follower.sequence, finished_max))
         if written is None or digest(written.state) != meant:
             raise RuntimeError(f"the snapshot of {follower.sequence} does not read back as what was written")
-        return await snapshots.drop_old()
+        return await _persist(snapshots.drop_old)
     finally:
         await bus.close()
+
+
+async def _persist(act: Callable[[], Awaitable[Done]]) -> Done:
+    """Do it, again if need be: while a large state is encoded nobody answers the server's pings, which may hang up on a busy machine."""
+    while True:
+        try:
+            return await act()
+        except (Disconnected, TimedOut) as error:
+            print(f"the server was out of reach, tried again: {error}", file=sys.stderr)  # noqa: T201
+            await asyncio.sleep(_AGAIN_S)
 
 
 async def _make_in_time(url: str, namespace: str, finished_max: int) -> int:

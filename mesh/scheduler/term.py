@@ -206,7 +206,6 @@ class Term:
                 elif self.state.attempts:
                     self._lanes_lost = True  # to be journaled first
                 else:
-                    await self._topology.ensure_remembered(self._bus)
                     await self._make_lanes()
                 return
             except (LanesAway, StreamFull) as error:
@@ -233,11 +232,11 @@ class Term:
         """Have empty lanes, fenced."""
         await self._bus.ensure_stream(self._topology.lanes(), timeout=_MAKE_TIMEOUT_S)
         await self._fence_lanes(await self.lanes.void(self.loop.journal.sequence))
+        self._forgotten.set()
 
     async def _remake_lanes(self) -> None:
         """Have the loss journaled, make the lanes again, and ask the workers what they hold."""
         self._lanes_reset.clear()
-        self._forgotten.set()
         self.loop.tell(LanesLost())
         await self._lanes_reset.wait()
         while True:
@@ -270,7 +269,10 @@ class Term:
         await self._bus.stream_state(self._subjects.lanes_stream, timeout=_FORGET_TIMEOUT_S)
 
     async def _remember(self) -> None:
-        """Have the buckets in memory there, too: what took the lanes may have taken them. The lanes don't wait for that."""
+        """Have the buckets in memory there, too: what took the lanes may have taken them.
+
+        After the lanes, which don't wait for that: a server that loses its memory later loses them, too, and they are made again.
+        """
         while True:
             await self._forgotten.wait()
             self._forgotten.clear()

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from mesh.core.image import digest
 from mesh.scheduler.follower import Follower
@@ -79,3 +80,32 @@ async def test_a_damaged_snapshot_is_passed_over_for_the_older_one(tmp_path: Pat
             await follower.stop()
         finally:
             await bus.close()
+
+
+async def test_a_server_that_hangs_up_meanwhile_costs_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung_up: list[str] = []
+    with Fleet(tmp_path) as fleet:
+        fleet.scheduler()
+        async with Mesh(url=fleet.server.url) as mesh:
+            fleet.worker("w1")
+            await mesh.run("Chain", {"n": 1})
+
+        def hanging_up(name: str) -> None:
+            act = getattr(Snapshots, name)
+
+            async def once(snapshots: Snapshots, *given: object) -> object:
+                if name not in hung_up:
+                    hung_up.append(name)
+                    fleet.server.kill()
+                    await asyncio.to_thread(fleet.server.restart)
+                return await act(snapshots, *given)
+
+            monkeypatch.setattr(Snapshots, name, once)
+
+        for name in ("write", "read", "drop_old"):
+            hanging_up(name)
+        assert await make(fleet.server.url, "default", FINISHED_MAX) == 0
+        assert hung_up == ["write", "read", "drop_old"]
+        bus = await connect([fleet.server.url], name="test")
+        assert len(await Snapshots(bus, NAMES).sequences()) == 1
+        await bus.close()
