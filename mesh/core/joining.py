@@ -150,8 +150,8 @@ class Joining(Starting):
         worker = self.state.workers.get(input.worker)
         if worker is None or input.what not in STEERINGS:
             return
-        if input.what != DRAIN and (worker.steered == DRAIN or worker.paused is (input.what == PAUSE)):
-            return
+        if input.what != DRAIN and (worker.steered == DRAIN or (worker.paused and input.what == PAUSE)):
+            return  # one that is not paused may think so: it was given up while it was, and has come back
         self.record(facts.WorkerSteered(worker.id, input.what))
         for pool in list(self.state.pools.values()):
             self.pump(pool)

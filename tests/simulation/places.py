@@ -82,6 +82,7 @@ class Places:
         self._groups: dict[Group, _Members] = {}
         self._attempts: dict[str, tuple[str, dict[Group, Limit]]] = {}
         """Token of an attempt that may run → (run, groups that it has a place in)."""
+        self._doubtful: set[str] = set()
         self._touched: dict[Group, Limit] = {}
         self._follow: dict[type, Callable[..., None]] = {
             facts.RunStarted: self._started,
@@ -92,7 +93,7 @@ class Places:
             facts.StepReleased: self._released,
             facts.StepFinished: self._ended,
             facts.StepFailed: self._failed,
-            facts.StepReturned: self._ended,
+            facts.StepReturned: self._returned,
             facts.AttemptEnded: self._ended,
         }
 
@@ -249,6 +250,11 @@ class Places:
         if record.worker:  # else the leader has given it up, and it may still run
             self._ended(record)
 
+    def _returned(self, record: facts.StepReturned) -> None:
+        if not record.worker:  # lost with the lanes, it is thought: it may be on its way all the same
+            self._doubtful.add(record.token)
+        self._ended(record)
+
     def _ended(self, record: facts.StepFinished | facts.StepFailed | facts.StepReturned | facts.AttemptEnded) -> None:
         """Nothing of the attempt runs any more."""
         id, groups = self._attempts.pop(record.token, ("", {}))
@@ -264,6 +270,8 @@ class Places:
     def executed(self, running: Mapping[str, tuple[Assign, Process]], token: str, now: float) -> None:
         """An attempt begins to be executed: of its keys no more are than may be, whatever the journal thinks of the others.
 
+        But for what was lost with the lanes and given out anew: that may be executed twice.
+
         Args:
             running: every attempt that is, this one among them.
             token: the one that begins.
@@ -275,6 +283,8 @@ class Places:
         found: dict[Group, set[str]] = {group: set() for group in mine}
         for other, (assign, process) in running.items():
             if process.dead or process.frozen or (process.thawed_at > now - NOTICED_S and process is not running[token][1]):
+                continue
+            if other in self._doubtful:
                 continue
             for group in _executed_groups(assign):
                 if group in found:

@@ -5,6 +5,7 @@ Rule: looked at where nothing but turns decides, in the workflow that is called 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,8 @@ class Turns:
         """Run → (priority, key)."""
         self._tokens: dict[str, str] = {}
         self._waiting: dict[tuple[int, str], set[str]] = {}
+        self._credit: dict[tuple[int, str], float] = {}
+        """(priority, key) that waits → turns that it may be behind the others by."""
         self._passed: dict[tuple[int, str], Counter[str]] = {}
         """(priority, key) that waits → how often each other key was served since it waits, or was served itself."""
 
@@ -55,6 +58,15 @@ class Turns:
         elif type(record) is facts.StepReleased and record.run in self._runs:
             self._tokens[record.token] = record.run
             self._served(record.run)
+        elif type(record) is facts.StepReleased:
+            self._served_alone(record)
+
+    def _served_alone(self, record: facts.StepReleased) -> None:
+        """A step without a key goes out. That moves turns on, so whoever waits for long has some in hand for those who come."""
+        run = self._state.runs[record.run]
+        for (level, key), waiting in self._waiting.items():
+            if waiting and level == run.priority and run.flow.name not in RUNS:
+                self._credit[level, key] = self._credit.get((level, key), 0.0) + 0.5
 
     def after(self, record: facts.Fact) -> None:
         """It was applied."""
@@ -69,6 +81,7 @@ class Turns:
         waiting.discard(id)
         if not waiting:
             self._passed.pop(place, None)
+            self._credit.pop(place, None)
 
     def look(self) -> None:
         """A frame is over, and it does not only begin a term: nobody waits while there is a slot."""
@@ -85,10 +98,11 @@ class Turns:
             passed = self._passed.setdefault((level, other), Counter())
             passed[key] += 1
             self._seen["key passed by another"] += 1
-            most = self._most(key, other)
+            most = self._most(key, other) + math.ceil(self._credit.get((priority, key), 0.0))
             if passed[key] > most:
                 self._report(f"key {other} of {NAME} waits, and key {key} is served {passed[key]} times before it, {most} are the most")
         self._passed.pop((priority, key), None)
+        self._credit[priority, key] = max(0.0, self._credit.get((priority, key), 0.0) - 1 / self._weights.get(key, 1))
         self._look_at_priority(id, priority)
 
     def _most(self, key: str, other: str) -> int:
