@@ -102,6 +102,11 @@ class Core(Claiming):
         place that is free. Part of an input that is decided again does not get here: its attempt is known to be over.
         """
         self._settled = True
+        self.state.routes.begin_turns_anew()
+        for worker in self.state.workers.values():
+            worker.line.begin_anew()
+        for group in self.state.limits.groups:
+            group.line.begin_anew()
         for run in list(self.state.runs.values()):
             if not run.left:
                 self.finish(run, run.outcome(), "")

@@ -188,6 +188,19 @@ class _Level(Generic[W]):
             key.heap = [entry for entry in key.heap if counts(entry)]
             heapify(key.heap)
 
+    def begin_anew(self) -> None:
+        """Whoever waits has the first turn."""
+        self.sweep()
+        self.turns = Turns()
+        self.alone = [(0, *entry[1:]) for entry in self.alone]
+        heapify(self.alone)
+        self._keys = {fair_key: key for fair_key, key in self._keys.items() if key.heap}
+        for key in self._keys.values():
+            key.turn = 0
+        self._weights = sum(key.weight for key in self._keys.values())
+        self.order = [(0, *key.heap[0][:2], key) for key in self._keys.values()]
+        heapify(self.order)
+
     def __len__(self) -> int:
         return len(self.alone) + sum(len(key.heap) for key in self._keys.values())
 
@@ -232,6 +245,11 @@ class Line(Generic[W]):
             elif len(self._levels) > 1:
                 del self._levels[priority]
         return found
+
+    def begin_anew(self) -> None:
+        """Begin turns anew: those that a follower has seen pass are not those of its leader."""
+        for level in self._levels.values():
+            level.begin_anew()
 
     def first(self) -> W | None:
         """Who is served next, None when nobody waits."""

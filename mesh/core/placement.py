@@ -83,6 +83,13 @@ class Routes:
         """Where steps of this action wait; `nowhere` when no worker registers it."""
         return self.by_action.get(action, self.nowhere)
 
+    def begin_turns_anew(self) -> None:
+        """A new leader counts turns of its own."""
+        self.turns = Turns()
+        for queue in (self.nowhere, *self.by_pools.values()):
+            for line in (queue.ready, *queue.choosy.values()):
+                line.begin_anew()
+
     def rebuild(self, pools: Iterable[Pool]) -> None:
         """Follow a change of pools; every waiting step moves along."""
         known, before = self.by_action, [self.nowhere, *self.by_pools.values()]

@@ -250,7 +250,6 @@ class Term:
                 self._lanes_away = isinstance(error, LanesAway | TimedOut)
                 await asyncio.sleep(_AGAIN_S)
         self._lanes_away = False
-        self._forgotten.set()  # the buckets were there when they were looked at, perhaps, and have gone meanwhile
         log.warning("the lanes were lost and made again")
         self.state.changed_workers.update(self.state.workers)
         self._takeover.send(withdrawals(self.state))

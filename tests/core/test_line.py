@@ -102,6 +102,17 @@ def test_what_was_cancelled_is_not_charged() -> None:
     assert "a" in waiting.keys(2)
 
 
+def test_a_new_leader_begins_turns_anew() -> None:
+    """What a follower has seen of them is not what its leader did: it may think that a key is many turns behind."""
+    waiting = Waiting()
+    for key in "aaaaaab":
+        waiting.push(key)
+    waiting.push()
+    waiting.line._levels[1].order[1][3].turn = 10 * SHARE
+    waiting.line.begin_anew()
+    assert waiting.keys(8) == "ab-aaaaa"
+
+
 @pytest.mark.parametrize("key", ["", "a new one each time"])
 def test_a_stream_of_newcomers_does_not_hold_up_a_key(key: str) -> None:
     waiting = Waiting()

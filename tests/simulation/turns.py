@@ -18,6 +18,8 @@ from tests.simulation.limits import RUNS, of_run
 NAME = "turns"
 AGED_MS = 10_000
 """What a level of priority is worth, as documented."""
+STEP = 0.5
+"""By so many turns at most one service moves the time of turns on, where two or more wait."""
 _ANEW = (facts.TermStarted, facts.WorkerRegistered, facts.WorkerGone)
 """What makes lines anew, and turns with them."""
 
@@ -58,15 +60,16 @@ class Turns:
         elif type(record) is facts.StepReleased and record.run in self._runs:
             self._tokens[record.token] = record.run
             self._served(record.run)
-        elif type(record) is facts.StepReleased:
-            self._served_alone(record)
+        if type(record) is facts.StepReleased:
+            self._give_credit(record)
 
-    def _served_alone(self, record: facts.StepReleased) -> None:
-        """A step without a key goes out. That moves turns on, so whoever waits for long has some in hand for those who come."""
-        run = self._state.runs[record.run]
-        for (level, key), waiting in self._waiting.items():
-            if waiting and level == run.priority and run.flow.name not in RUNS:
-                self._credit[level, key] = self._credit.get((level, key), 0.0) + 0.5
+    def _give_credit(self, record: facts.StepReleased) -> None:
+        """A step goes out. That may move the time of turns on: whoever waits has that in hand for those who come later."""
+        level = self._state.runs[record.run].steps[record.step].priority
+        served = self._runs.get(record.run)
+        for place, waiting in self._waiting.items():
+            if waiting and place[0] == level and place != served:
+                self._credit[place] = self._credit.get(place, 0.0) + STEP
 
     def after(self, record: facts.Fact) -> None:
         """It was applied."""
@@ -102,7 +105,7 @@ class Turns:
             if passed[key] > most:
                 self._report(f"key {other} of {NAME} waits, and key {key} is served {passed[key]} times before it, {most} are the most")
         self._passed.pop((priority, key), None)
-        self._credit[priority, key] = max(0.0, self._credit.get((priority, key), 0.0) - 1 / self._weights.get(key, 1))
+        self._credit[priority, key] = max(0.0, self._credit.get((priority, key), 0.0) + STEP - 1 / self._weights.get(key, 1))
         self._look_at_priority(id, priority)
 
     def _most(self, key: str, other: str) -> int:
