@@ -82,7 +82,6 @@ class Places:
         self._groups: dict[Group, _Members] = {}
         self._attempts: dict[str, tuple[str, dict[Group, Limit]]] = {}
         """Token of an attempt that may run → (run, groups that it has a place in)."""
-        self._doubtful: set[str] = set()
         self._touched: dict[Group, Limit] = {}
         self._follow: dict[type, Callable[..., None]] = {
             facts.RunStarted: self._started,
@@ -251,8 +250,6 @@ class Places:
             self._ended(record)
 
     def _returned(self, record: facts.StepReturned) -> None:
-        if not record.worker:  # lost with the lanes, it is thought: it may be on its way all the same
-            self._doubtful.add(record.token)
         self._ended(record)
 
     def _ended(self, record: facts.StepFinished | facts.StepFailed | facts.StepReturned | facts.AttemptEnded) -> None:
@@ -270,8 +267,6 @@ class Places:
     def executed(self, running: Mapping[str, tuple[Assign, Process]], token: str, now: float) -> None:
         """An attempt begins to be executed: of its keys no more are than may be, whatever the journal thinks of the others.
 
-        But for what was lost with the lanes and given out anew: that may be executed twice.
-
         Args:
             running: every attempt that is, this one among them.
             token: the one that begins.
@@ -283,8 +278,6 @@ class Places:
         found: dict[Group, set[str]] = {group: set() for group in mine}
         for other, (assign, process) in running.items():
             if process.dead or process.frozen or (process.thawed_at > now - NOTICED_S and process is not running[token][1]):
-                continue
-            if other in self._doubtful:
                 continue
             for group in _executed_groups(assign):
                 if group in found:
