@@ -58,6 +58,7 @@ class Core(Claiming):
         """Whether what an older leader left half done has been finished; see `settle`."""
         self._question = 0
         self._unheard = set()
+        self._claims_until = 0
         self._arms: dict[type, Callable[[Any, Sender], None]] = {
             wire.Start: self.start,
             wire.Cancel: self.cancel,
@@ -283,7 +284,7 @@ class Core(Claiming):
         if not self._settled:
             return self.state.now
         timer = self.state.timers.next_at()
-        lanes = self.state.lanes_until
+        lanes = self._claims_until if self.state.lanes_until else 0
         if lanes and (timer is None or lanes < timer):
             return lanes
         return timer
@@ -301,7 +302,7 @@ class Core(Claiming):
                 self.record(facts.RunBegan(timer.run.id))
                 for index in timer.run.flow.roots:
                     self.place(timer.run.steps[index])
-        if state.lanes_until and state.lanes_until <= state.now:
+        if state.lanes_until and 0 < self._claims_until <= state.now:
             self.settle_lanes()
 
     def _retry(self, step: Step) -> None:
