@@ -23,6 +23,8 @@ class Claiming(Spawning):
 
     _question: int
     _unheard: set[Address]
+    _claims_until: int
+    """When the time to claim is over, core time; 0: nobody has been asked, for the lanes are not made anew yet."""
 
     def _attempt(self, report: Any, sender: Sender) -> Attempt | None:
         raise NotImplementedError
@@ -30,10 +32,12 @@ class Claiming(Spawning):
     def lanes_lost(self, input: LanesLost, sender: Sender) -> None:
         """The lanes had to be made again: for a while workers say what they hold."""
         self._unheard = set()
+        self._claims_until = 0
         self.record(facts.LanesReset(self.state.now + LANES_CLAIM_MS))
 
     def holding_asked(self, input: HoldingAsked, sender: Sender) -> None:
-        """From here on answers to this question count."""
+        """From here on answers to this question count, and the time to claim runs: what is left of the old lanes can't come any more."""
+        self._claims_until = self.state.now + LANES_CLAIM_MS
         self._question = input.question
         self._unheard = {(worker.id, worker.incarnation) for worker in self.state.workers.values()}
 

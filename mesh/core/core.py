@@ -61,6 +61,7 @@ class Core(Claiming):
         """Whether what an older leader left half done has been finished; see `settle`."""
         self._question = 0
         self._unheard = set()
+        self._claims_until = 0
         self._arms: dict[type, Callable[[Any, Sender], None]] = {
             wire.Start: self.start,
             wire.Cancel: self.cancel,
@@ -305,7 +306,7 @@ class Core(Claiming):
         if not self._settled:
             return self.state.now
         timer = self.state.timers.next_at()
-        lanes = self.state.lanes_until
+        lanes = self._claims_until if self.state.lanes_until else 0
         if lanes and (timer is None or lanes < timer):
             return lanes
         return timer
@@ -326,7 +327,7 @@ class Core(Claiming):
                 self.begin_run(timer.run)
             elif isinstance(timer, RateTimer):
                 self.rate_came(timer.key)
-        if state.lanes_until and state.lanes_until <= state.now:
+        if state.lanes_until and 0 < self._claims_until <= state.now:
             self.settle_lanes()
 
     def _retry(self, step: Step) -> None:

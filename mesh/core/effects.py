@@ -231,7 +231,10 @@ class Teller:
         effects.registered = True
 
     def _lanes_lost(self, record: facts.LanesReset, effects: Effects) -> None:
+        """What the same frame has assigned before this is unclaimed, too, and given out anew: it must not get into the new lanes."""
         effects.lanes_lost = True
+        effects.shared.clear()
+        effects.private.clear()
 
     def _rejected(self, record: facts.InputRejected, effects: Effects) -> None:
         effects.rejected.append(record)

@@ -86,8 +86,6 @@ class Takeover:
         if lanes_lost():
             return
         there = await self._in_lanes()
-        if self._state.lanes_until:
-            self.ask_holding()  # the dead leader may not have
         effects = withdrawals(self._state)
         for token, attempt in self._unanswered.items():
             if token not in there and token not in self._state.unclaimed and self._is_out(token, attempt):

@@ -202,7 +202,8 @@ class Term:
         while not self._stopped:
             try:
                 if await self.lanes.lookout.find() and (older := await self.lanes.fenced()):
-                    self._lanes_lost = await self._have_lost_consumers(older)  # to be journaled first
+                    unfinished = self.state.lanes_until > 0  # a loss: nobody knows how far the leader before has come with it
+                    self._lanes_lost = await self._have_lost_consumers(older) or unfinished  # to be journaled first
                 elif self.state.attempts:
                     self._lanes_lost = True  # to be journaled first
                 else:

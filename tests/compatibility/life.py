@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from mesh.core.inputs import SELF, CancelsPassed, LanesLost, Sender, Unreadable
+from mesh.core.inputs import SELF, CancelsPassed, HoldingAsked, LanesLost, Sender, Unreadable
 from mesh.core.records import JOURNAL_VERSION, Fact, JournalFrame, TermStarted
 from mesh_sdk.protocol import beats
 from mesh_sdk.protocol import records as wire
@@ -157,6 +157,7 @@ def lived() -> Heard:
             world.decide(wire.Refresh(order.run, order.step, order.attempt, order.token, 5_000), worker.sender)
     world.decide(wire.Accepted(world.run_id(), 0, 1, "no such token"), worker.sender)
     world.decide(LanesLost())
+    world.decide(HoldingAsked(1))
     held = [(order.run, order.step, order.attempt, order.token) for order in worker.running.values()]
     world.decide(wire.Holding(held), worker.sender)
     world.pass_time(6_000)

@@ -7,10 +7,10 @@ from contextlib import nullcontext
 
 from msgspec import structs
 
-from mesh.core.inputs import LanesLost
 from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from tests.core.holder import Holder
+from tests.core.lost_lanes import lanes_lost
 from tests.core.workflows import chain, diamond
 from tests.core.world import World
 
@@ -85,17 +85,6 @@ def _from_the_grave(world: World, rng: random.Random) -> None:
     holder = rng.choice(world.dead)
     for order in list(holder.running.values()):
         rng.choice([world.finish, world.fail, world.accept])(holder, order)
-
-
-def lanes_lost(world: World) -> None:
-    """The lanes are gone with all that stood in them; whoever holds something says so."""
-    world.shared.clear()
-    world.redelivered.clear()
-    world.private.clear()
-    world.decide(LanesLost())
-    for holder in world.workers.values():
-        held = [(order.run, order.step, order.attempt, order.token) for order in holder.running.values()]
-        world.decide(wire.Holding(held), holder.sender)
 
 
 def act(world: World, rng: random.Random, holder: Holder) -> None:

@@ -29,12 +29,14 @@ class CutWorld(World):
 
     def __init__(self, seed: int) -> None:
         self.cuts = 0
+        self.asked: tuple[int, set[tuple[str, str]], int] = (0, set(), 0)
         self.rng = random.Random(seed)
         super().__init__(seed)
 
     def decide(self, input: object, sender: Sender = SELF) -> list[Fact]:
         look = self.rng.random() < 0.25
         before = encode_image(image(self.state)) if look else b""
+        self.asked = (self.core._question, set(self.core._unheard), self.core._claims_until)
         facts = super().decide(input, sender)
         if look and len(facts) > 1:
             for cut in range(1, len(facts)):
@@ -48,6 +50,7 @@ class CutWorld(World):
             state.apply(fact)
         tokens = itertools.count(1)
         core = Core(state, lambda: f"again{next(tokens)}")
+        core._question, core._unheard, core._claims_until = self.asked[0], set(self.asked[1]), self.asked[2]  # it has asked, too
         core.begin(self.now)
         core.decide(input, sender)
         check(state)

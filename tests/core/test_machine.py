@@ -7,7 +7,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mesh_sdk.protocol import records as wire
 from tests.core.holder import Holder
-from tests.core.lives import TAKERS, WORKFLOWS, lanes_lost
+from tests.core.lives import TAKERS, WORKFLOWS
+from tests.core.lost_lanes import lanes_lost
 from tests.core.world import World
 
 FINISHED_MAX = 5

@@ -28,6 +28,7 @@ from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
 from tests.core.comparing import encoded, may_go_before
 from tests.core.holder import Holder
+from tests.core.lost_lanes import lanes_lost
 from tests.core.seen import Seen
 
 T0 = 1_700_000_000_000
@@ -129,6 +130,8 @@ class World(Seen):
         self._follow(facts)
         self._deliver(facts)
         check(self.state)
+        if self.state.lanes_until:
+            lanes_lost(self)  # once more: nobody knows how far the leader before had come
 
     def resend(self) -> None:
         """After a takeover: what is recorded, unanswered and in no lane is sent again, as is what must stop."""
