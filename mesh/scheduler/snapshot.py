@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,8 @@ from mesh_sdk.transport.connection import connect
 from mesh_sdk.transport.errors import Disconnected, TimedOut
 
 Done = TypeVar("Done")
+
+log = logging.getLogger(__name__)
 
 MAKE_S = 600.0
 """How long a snapshot may take; at 100,000 live runs, one takes 7 s on an idle machine and a minute on one with five times its work."""
@@ -68,7 +71,7 @@ async def _persist(act: Callable[[], Awaitable[Done]]) -> Done:
         try:
             return await act()
         except (Disconnected, TimedOut) as error:
-            print(f"the server was out of reach, tried again: {error}", file=sys.stderr)  # noqa: T201
+            log.warning("the server was out of reach, tried again: %s", error)
             await asyncio.sleep(_AGAIN_S)
 
 

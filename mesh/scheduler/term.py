@@ -204,7 +204,7 @@ class Term:
                 if await self.lanes.lookout.find() and (older := await self.lanes.fenced()):
                     unfinished = self.state.lanes_until > 0  # a loss: nobody knows how far the leader before has come with it
                     self._lanes_lost = await self._have_lost_consumers(older) or unfinished  # to be journaled first
-                elif self.state.attempts:
+                elif self.state.attempts or self.state.lanes_until:
                     self._lanes_lost = True  # to be journaled first
                 else:
                     await self._make_lanes()
