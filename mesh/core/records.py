@@ -330,7 +330,10 @@ class InputRejected(Fact, tag="reject"):
 
 
 class LanesReset(Fact, tag="lanes"):
-    """The lanes were lost and made again: who holds what is asked until `until` (core time)."""
+    """The lanes were lost: who holds what is asked once they are made again.
+
+    `until` (core time): those who don't answer have at least so long.
+    """
 
     until: int
 

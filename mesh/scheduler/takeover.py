@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 
 from mesh.core.effects import Effects, assign, withdrawals
-from mesh.core.inputs import HoldingAsked
 from mesh.core.records import InputRejected
 from mesh.core.state import State
 from mesh.core.step import Attempt
@@ -40,13 +39,12 @@ class Takeover:
         lanes: adopts what stands in them.
         term: this one.
         sequence: of the journal's last frame.
-        tell: the core.
         rejected: inputs that the journal's tail rejected; their dead letters may be missing.
     """
 
     def __init__(
         self, bus: Bus, subjects: Subjects, state: State, inbox: Inbox, outbox: Outbox, lanes: Lanes, term: int,
-        sequence: Callable[[], int], tell: Callable[[HoldingAsked], None], rejected: list[InputRejected],
+        sequence: Callable[[], int], rejected: list[InputRejected],
     ) -> None:  # fmt: skip
         self._bus = bus
         self._subjects = subjects
@@ -56,7 +54,6 @@ class Takeover:
         self._lanes = lanes
         self._term = term
         self._sequence = sequence
-        self._tell = tell
         self._rejected = rejected
         self._unanswered = {token: attempt for token, attempt in state.attempts.items() if not attempt.held}
 
@@ -95,12 +92,6 @@ class Takeover:
     def send(self, effects: Effects) -> None:
         """Send what follows from the journal as it stands."""
         self._outbox.send(self._outbox.prepare(effects, []), self._sequence())
-
-    def ask_holding(self) -> None:
-        """Have every worker say which attempts it holds, now that the lanes are those that were fenced."""
-        question = self._sequence()
-        self._tell(HoldingAsked(question))
-        self._bus.publish(self._subjects.control_all, b'{"ask":"holding","question":%d}' % question)
 
     def _is_out(self, token: str, attempt: Attempt) -> bool:
         """Still to be sent: nobody holds it, and it was not withdrawn."""

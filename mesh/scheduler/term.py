@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.core.core import Core
 from mesh.core.effects import withdrawals
-from mesh.core.inputs import CancelsPassed, LanesLost, Undeliverable
+from mesh.core.inputs import CancelsPassed, HoldingAsked, LanesLost, Undeliverable
 from mesh.core.records import Fact, LanesReset
 from mesh.scheduler.api import Api
 from mesh.scheduler.cel import evaluator
@@ -102,16 +102,7 @@ class Term:
         self.api = Api(bus, subjects, state, self.views, self.loop.ask, Unread(bus, subjects, self.inbox))
         self.freeing = Freeing(bus, subjects, self.loop, self.lanes, url, state.finished.limit, follower.snapshot_sequence)
         self._takeover = Takeover(
-            bus,
-            subjects,
-            state,
-            self.inbox,
-            self.outbox,
-            self.lanes,
-            number,
-            lambda: journal.sequence,
-            self.loop.tell,
-            list(follower.rejected),
+            bus, subjects, state, self.inbox, self.outbox, self.lanes, number, lambda: journal.sequence, list(follower.rejected)
         )
         for flow in state.flows.values():
             counting.metrics.registered(flow.name)
@@ -254,7 +245,13 @@ class Term:
         log.warning("the lanes were lost and made again")
         self.state.changed_workers.update(self.state.workers)
         self._takeover.send(withdrawals(self.state))
-        self._takeover.ask_holding()
+        self._ask_holding()
+
+    def _ask_holding(self) -> None:
+        """Have every worker say which attempts it holds, now that the lanes are those that were fenced."""
+        question = self.loop.journal.sequence
+        self.loop.tell(HoldingAsked(question))
+        self._bus.publish(self._subjects.control_all, b'{"ask":"holding","question":%d}' % question)
 
     async def _delete_lanes(self) -> None:
         """Have the other servers forget the lanes that one of them holds, which is away: it can't answer, they can say that they have none.
