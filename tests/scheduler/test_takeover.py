@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ class _Nowhere:
 
     def __init__(self) -> None:
         self.sent: list[Effects] = []
+        self.adopted = asyncio.Event()
 
     async def publish_definitions(self, definitions: list[Any]) -> None: ...
 
@@ -40,7 +42,7 @@ async def test_an_operators_word_that_the_dead_leader_did_not_pass_on_is_passed_
     world.decide(wire.Steer(holder.id, wire.PAUSE))
     world.decide(wire.Steer(holder.id, what))
     nowhere: Any = _Nowhere()
-    takeover = Takeover(nowhere, Subjects("n"), world.state, nowhere, nowhere, nowhere, 2, lambda: 9, nowhere, [])
+    takeover = Takeover(nowhere, Subjects("n"), world.state, nowhere, nowhere, nowhere, 2, lambda: 9, [])
     await takeover.run(lambda: False)
     orders = [order for effects in nowhere.sent for lane in effects.private.values() for order in lane]
     assert orders == [wire.Steered(what)]
