@@ -18,7 +18,7 @@ from mesh_sdk.protocol.bounds import LABEL_CHARACTERS_MAX, LABEL_NAME_CHARACTERS
 from mesh_sdk.protocol.codec import encode
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import content_digest, pool_id
-from mesh_sdk.protocol.records import DRAIN, PAUSE, STEERINGS, Draining, Left, Register, Steer
+from mesh_sdk.protocol.records import DRAIN, PAUSE, RESUME, STEERINGS, Draining, Left, Register, Steer
 from mesh_sdk.protocol.scopes import disagreement, scoped
 from mesh_sdk.protocol.subjects import check_token
 
@@ -72,6 +72,9 @@ class Joining(Starting):
             )
         )
         self.replacing = False
+        if input.paused and (current is None or current.incarnation != sender.incarnation):
+            resumed = current is not None and current.steered == RESUME  # it was given up before it could hear that
+            self.record(facts.WorkerSteered(sender.name, RESUME if resumed else PAUSE))
         for pool in list(self.state.pools.values()):
             self.pump(pool)
 

@@ -163,11 +163,18 @@ def lived() -> Heard:
     world.pass_time(6_000)
     for id in ("w2", "w3"):
         world.join(id, WORKFLOWS, 2)
+    world.start("both", worker="w2")
+    world.pass_time(3_000)  # it waits for a worker that is full, which need not be that one any more
+    world.join("roomy", WORKFLOWS, 100)
+    world.start("both", worker="roomy")
+    world.pass_time(3_000)  # it lies in that lane for too long
     for workflow in WORKFLOWS:
         world.start(workflow.name)
     for other in world.workers.values():
         for order in world.take(other):
             world.accept(other, order)
+            world.lend(other, order)
+            world.resume(other, order)
     world.decide(wire.Draining(), world.workers["w2"].sender)
     return world
 

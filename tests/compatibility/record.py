@@ -24,7 +24,7 @@ from tests.compatibility.fields import breaks, layout
 from tests.compatibility.life import full_frames, lived, shape
 from tests.compatibility.recordings import FOLDER, Recording, Shelf, follow, lines_of, plain, recordings, runs_of
 
-SNAPSHOTS_AT = (0.4, 0.9)
+SNAPSHOTS_AT = (0.55, 0.9)
 """Parts of the journal after which a snapshot is taken. The first is kept plain: that is how they were before they were compressed."""
 
 

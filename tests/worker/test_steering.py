@@ -9,7 +9,7 @@ import pytest
 from mesh_sdk import Context, Mesh
 from mesh_sdk.protocol import records
 from mesh_sdk.protocol.codec import decode_worker_beat
-from mesh_sdk.protocol.records import Accepted, Draining, Finished, Left, Register, Returned, Steered
+from mesh_sdk.protocol.records import Accepted, Draining, Finished, Left, Register, Registered, Returned, Steered
 from mesh_sdk.worker.demand import MESSAGES_ASKED_MAX, PAUSED_LOOKS, Demand
 from mesh_sdk.worker.worker import Worker
 from tests.worker.conftest import running
@@ -67,6 +67,22 @@ async def test_a_paused_worker_finishes_what_it_has_and_begins_its_own(leader: L
         await leader.send("w-1", RESUME)
         await _paused(leader, False)
         assert worker._runtime.readiness() == (True, "ready")
+        shared = leader.assign("work")
+        await leader.share("w-1", shared)
+        assert isinstance(await leader.last_of(shared.token), Finished)
+
+
+async def test_a_worker_that_was_paused_and_given_up_comes_back_paused(leader: Leader, mesh: Mesh):
+    worker = _clerk(mesh, asyncio.Event())
+    async with running(worker):
+        first = leader.workers["w-1"]
+        assert not first.record.paused
+        await leader.send("w-1", PAUSE)
+        await _paused(leader, True)
+        leader.notify(first.record.client, Registered("w-1", first.incarnation, "unknown"))
+        await leader.report(Register, lambda record: record.paused)
+        await _paused(leader, True)
+        await leader.send("w-1", RESUME)
         shared = leader.assign("work")
         await leader.share("w-1", shared)
         assert isinstance(await leader.last_of(shared.token), Finished)

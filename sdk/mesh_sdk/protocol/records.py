@@ -90,6 +90,8 @@ class Register(Record, tag="register"):
     host: str = ""
     pid: int = 0
     sdk: str = ""
+    paused: bool = False
+    """An operator had it pause, as far as it has heard: an incarnation before this one, in the same process."""
 
 
 class Draining(Record, tag="draining"):

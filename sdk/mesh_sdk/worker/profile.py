@@ -44,7 +44,7 @@ class Profile:
         self._sdk = sdk
         self._started_ms = started_ms
 
-    def register(self) -> Register:
+    def register(self, session: Session) -> Register:
         """What the leader journals."""
         identity = self._identity
         return Register(
@@ -56,6 +56,7 @@ class Profile:
             host=socket.gethostname(),
             pid=os.getpid(),
             sdk=self._sdk,
+            paused=session.paused,
         )
 
     def beat(self, incarnation: str, session: Session | None, lag_s: float) -> WorkerBeat:

@@ -234,7 +234,8 @@ class Runtime:
     async def _work(self, parts: Parts, on_ready: Callable[[], None]) -> None:
         while not self._stop.is_set():
             self._fenced.clear()
-            self._session = session = Session(parts, self._incarnation, self._on_fenced, self._stop.set)
+            paused = self._session is not None and self._session.paused
+            self._session = session = Session(parts, self._incarnation, self._on_fenced, self._stop.set, paused=paused)
             if await self._open_session(session):
                 self._profile.say_registered()
                 if session.ready:
@@ -251,7 +252,7 @@ class Runtime:
         """Whether the session is open; False when the worker is to stop before, or the server has gone away."""
         patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._profile.say_waiting)
         try:
-            return await unless(self._stop, session.open(self._profile.register()))
+            return await unless(self._stop, session.open(self._profile.register(session)))
         except (TimedOut, Disconnected) as error:  # the server is away: that ends an incarnation, not the worker
             log.warning("worker %s could not register: %s", self._identity.worker, error)
             return False

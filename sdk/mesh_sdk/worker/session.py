@@ -38,9 +38,12 @@ class Session:
         incarnation: its id.
         on_fenced: called once when it must not go on.
         on_drain: called when an operator has the worker end.
+        paused: an operator had the one before pause.
     """
 
-    def __init__(self, parts: Parts, incarnation: str, on_fenced: Callable[[], None], on_drain: Callable[[], None]) -> None:
+    def __init__(
+        self, parts: Parts, incarnation: str, on_fenced: Callable[[], None], on_drain: Callable[[], None], *, paused: bool = False
+    ) -> None:
         self.incarnation = incarnation
         self.ready = False
         self.draining = False
@@ -66,6 +69,7 @@ class Session:
             on_drain=on_drain,
             on_unreadable=self._set_aside,
         )
+        self.steps.intake.paused = paused
         self.host = StepHost(
             self.steps,
             parts.view,
@@ -115,7 +119,7 @@ class Session:
         self.ready = not self._fenced  # it may have been, meanwhile
         parts.observer.registered(parts.registry.pool, parts.registry.actions(), parts.registry.sticky())
 
-    async def register_again(self, register: Callable[[], Register]) -> bool:
+    async def register_again(self, register: Callable[[Session], Register]) -> bool:
         """Tell the leader what has changed.
 
         Args:
@@ -132,7 +136,7 @@ class Session:
             if not self.ready:
                 return False
             try:
-                return await unless(self._over, self._registration.register(register()))
+                return await unless(self._over, self._registration.register(register(self)))
             except TransportError as error:
                 raise Unavailable(f"the leader could not be told what has changed of worker {self._parts.worker!r}: {error}") from error
 
