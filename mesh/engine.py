@@ -16,6 +16,7 @@ from typing import Any
 
 from mesh.core.core import Core
 from mesh.core.inputs import SELF, TermBegan
+from mesh.core.reach import state_of
 from mesh.core.records import JOURNAL_VERSION, JournalFrame
 from mesh.core.state import State
 from mesh.scheduler import waits
@@ -311,7 +312,7 @@ class Engine:
         def by_state() -> dict[str, float]:
             counts = {"active": 0.0, "paused": 0.0, "draining": 0.0}
             for worker in list(state().workers.values()):
-                counts["draining" if worker.draining else "paused" if worker.paused else "active"] += 1
+                counts[state_of(worker)] += 1
             return counts
 
         self.metrics.watch(

@@ -68,6 +68,7 @@ _EXITS: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.ConnectionFailed, Exit.CONNECTION),
     (errors.RunNotFound, Exit.NOT_FOUND),
     (errors.UnknownWorkflow, Exit.NOT_FOUND),
+    (errors.WorkerNotFound, Exit.NOT_FOUND),
     (errors.RunError, Exit.RUN_FAILED),
     (errors.Unavailable, Exit.UNAVAILABLE),
     (errors.RegistrationRefused, Exit.REFUSED),

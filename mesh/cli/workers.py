@@ -10,7 +10,7 @@ from mesh.cli import options
 from mesh.cli.client import ask
 from mesh.cli.output import print_json, print_record, print_table
 from mesh.cli.where import Where
-from mesh_sdk.errors import MeshError
+from mesh_sdk.errors import WorkerNotFound
 
 if TYPE_CHECKING:
     from mesh_sdk.reads import WorkerInfo
@@ -53,7 +53,7 @@ def show(worker_id: str, where: Where, as_json: bool) -> None:
     """Show one worker, with its labels and everything that it can run."""
     worker = next((worker for worker in ask(where, lambda mesh: mesh.workers.list()) if worker.id == worker_id), None)
     if worker is None:
-        raise MeshError(f"there is no worker {worker_id!r}: `mesh workers list` shows those that there are")
+        raise WorkerNotFound(f"there is no worker {worker_id!r}: `mesh workers list` shows those that there are")
     from msgspec import to_builtins
 
     if as_json:

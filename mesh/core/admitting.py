@@ -6,11 +6,14 @@ from msgspec import Raw
 
 from mesh.core import records as facts
 from mesh.core.assigning import Assigning
-from mesh.core.flow import Group, Ticket, losers
+from mesh.core.disputes import losers
+from mesh.core.flow import Group
 from mesh.core.keys import Evaluate, Keys, NoKey, function_key
 from mesh.core.line import urgent_at
 from mesh.core.run import LIVE, Run
+from mesh.core.run_keys import RunKeys, StepKeys
 from mesh.core.step import BROKEN, DONE, READY, Step
+from mesh.core.tickets import Ticket
 from mesh.core.waiting import admission
 from mesh_sdk.protocol.definitions import FUNCTION
 from mesh_sdk.protocol.records import CANCELLED, FAILED, TIMED_OUT
@@ -66,7 +69,7 @@ class Admitting(Assigning):
         self.serve_freed()  # a newer definition may let more of those begin who wait already
         self.admit(run)
 
-    def _keys(self, run: Run) -> facts.RunKeys:
+    def _keys(self, run: Run) -> RunKeys:
         flow = run.flow
         taken = Keys(run.input, run.metadata, self.evaluate)
         groups = [
@@ -74,13 +77,11 @@ class Admitting(Assigning):
             for _, limit in flow.limits
         ]
         steps = [
-            facts.StepKeys(
-                index, [taken.group(limit) for _, limit in flow.step_limits[index]], [taken.rate(rate) for rate in step.rate_limits]
-            )
+            StepKeys(index, [taken.group(limit) for _, limit in flow.step_limits[index]], [taken.rate(rate) for rate in step.rate_limits])
             for index, step in enumerate(flow.steps)
             if step.concurrency or step.rate_limits
         ]
-        return facts.RunKeys(groups, steps)
+        return RunKeys(groups, steps)
 
     def _output(self, run: Run, function: str) -> Raw:
         return run.steps[run.flow.step_names.index(function)].output
@@ -90,13 +91,16 @@ class Admitting(Assigning):
         ticket = run.ticket
         if ticket is None or ticket.placed or ticket.over or self.state.limits.groups.park(ticket):
             return
+        self._admit(run)
+
+    def _admit(self, run: Run) -> None:
         self.out.append(fact := facts.RunAdmitted(run.id))
         self.state.apply(fact)
         self._place_roots(run)
 
     def give_up_waiting(self, run: Run) -> None:
         """The run has waited for its places for too long."""
-        waits = admission(run)
+        waits = admission(self.state, run)
         cause = waits.cause if waits is not None else "it was about to begin"
         seconds = (self.state.now - run.wanted_at) / 1000
         self.finish(run, TIMED_OUT, f"the run waited {seconds:.1f} s for its place (schedule timeout): waiting: {cause}")
@@ -121,8 +125,7 @@ class Admitting(Assigning):
             while groups.came:
                 self.dispute(next(iter(groups.came)))
             if groups.freed:
-                id = next(iter(groups.freed))
-                del groups.freed[id]
+                id, _ = groups.freed.popitem(last=False)
                 self._serve_group(groups.get(id))
 
     def _serve_group(self, group: Group | None) -> None:
@@ -131,13 +134,13 @@ class Admitting(Assigning):
         if group is None:
             return
         groups.unstall(group)
-        while not group.full and (ticket := groups.next(group)) is not None:
+        groups.recall(group)
+        while not group.full and (cohort := groups.next(group)) is not None:
             if group.spoken_for and not any(map(self._has_slot, group.actions)):
                 groups.stall(group)
                 return
-            self._serve(ticket)
-            if ticket.parked is group:
-                return
+            if (ticket := groups.advance(cohort, group)) is not None:
+                self._serve(ticket)
 
     def _has_slot(self, action: str) -> bool:
         """Whether there may be a slot for this action; "" needs none."""
@@ -155,8 +158,8 @@ class Admitting(Assigning):
     def _serve(self, ticket: Ticket) -> None:
         run = self.state.runs[ticket.run]
         if ticket.step < 0:
-            self.admit(run)
-        elif not self.state.limits.groups.park(ticket):
+            self._admit(run)
+        else:
             step = run.steps[ticket.step]
             self.state.unpark(step)
             self.place(step)

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mesh.core import records as facts
-from mesh.core.flow import Ticket
 from mesh.core.line import SHARE, Line, urgent_at
 from mesh.core.placement import Queue, best_worker, rank, wish_of
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker
 from mesh.core.state import State
 from mesh.core.step import READY, Step
+from mesh.core.tickets import Ticket
 
 Candidate = tuple[int, int, int, Step, Worker | None]
 """(turn of its key, order of the run's start, order of the push, step, the worker it must go to)."""
 
 KEYS_AT_ONCE = 32
 """Key functions that one worker is given at once."""
+
+
+HELD_BACK_SINGLY = 64
+"""When limits have held so many back in one decision all others are looked at together, and again whenever these are twice as many."""
 
 
 class Assigning:
@@ -56,28 +60,47 @@ class Assigning:
             self.state.unparked = False
             for other in list(self.state.pools.values()):
                 self.pump(other)
+        if self.state.limits.let_pass:
+            self._ask_again()
         if pool.waiting:
             self._pump_draining(pool)
         queues = self.state.routes.by_pool.get(pool.id)
         if not queues:
             return
+        self._fill(pool, queues)
+        for each in queues:
+            for crowded in each.pools:
+                if crowded.short:
+                    self._recall(pool, crowded)
+
+    def _fill(self, pool: Pool, queues: list[Queue]) -> None:
+        """Release what waits for the pool's free slots."""
         queue = queues[0]
+        for each in queues:
+            if each.hopeless:
+                each.look_again()
         if len(queues) > 1 or queue.choosy or queue.keys is not None or pool.waiting:
             self._pump_keys(pool, queues)
             self._pump_mixed(pool, queues)
             return
-        free = pool.free
+        free, held_back = pool.free, 0
         while free > 0 and (step := queue.ready.first()) is not None:
             if not step.run.flow.keyed or not self._is_held_back(step):
                 self._release(step, pool, None)
                 free -= 1
+                continue
+            held_back += 1
+            self._hold_back_others(pool, queues, held_back)
 
     def _pump_mixed(self, pool: Pool, queues: list[Queue]) -> None:
+        held_back = 0
         while pool.free > 0:
             step, worker = self._next(pool, queues)
             if step is None:
                 return
             if step.run.flow.keyed and self._is_held_back(step):
+                held_back += 1
+                self._hold_back_others(pool, queues, held_back)
                 continue
             if worker is not None and step.run.flow.sticky and (step.run.worker != worker.id or step.run.loose):
                 self.bind(step.run, worker.id, self._why_it_moves(step))
@@ -87,7 +110,31 @@ class Assigning:
         """What draining workers still begin: nobody else could have their slots."""
         for worker in [worker for worker in pool.waiting.values() if worker.draining and worker.id != self.leaving]:
             while worker.room > 0 and (step := worker.line.first()) is not None:
-                self._release(step, pool, worker)
+                if not step.run.flow.keyed or not self._is_held_back(step):
+                    self._release(step, pool, worker)
+
+    def _recall(self, pool: Pool, crowded: Pool) -> None:
+        """What gathers slots on a worker goes to one that has them, when nobody else wants those; one at a time."""
+        for worker in crowded.short.values():
+            attempt = next((attempt for attempt in reversed(worker.reserved.values()) if attempt.slots > 1), None)
+            if attempt is None or attempt.step.current is not attempt or attempt.step.run.flow.sticky:
+                continue
+            if attempt.recalled:
+                return
+            step, wish = attempt.step, wish_of(attempt.step)
+            fits = pool.free >= attempt.slots and step.action in pool.actions and not self.state.limits.hold_up(step, self.state.now)
+            other = best_worker(pool, wish, worker.id) if fits else None
+            if other is not None and other.room >= attempt.slots:
+                self.out.append(fact := facts.StepRecalled(attempt.token))
+                self.state.apply(fact)
+                return
+
+    def _ask_again(self) -> None:
+        """Units that were kept for a step may pass with those who wait for them."""
+        limits = self.state.limits
+        for key in limits.let_pass:
+            self.state.timers.rate(key, self.state.now + 1)
+        limits.let_pass = {}
 
     def _pump_keys(self, pool: Pool, queues: list[Queue]) -> None:
         """Have key functions run, wherever: they take no slot, but of each worker only so many at once."""
@@ -98,6 +145,15 @@ class Assigning:
                     return
                 self._release(step, pool, worker)
 
+    def _hold_back_others(self, pool: Pool, queues: list[Queue], held_back: int) -> None:
+        """Many were held back: whoever would have to wait behind them for a rate does. One by one, 100,000 would stop the leader."""
+        if held_back < HELD_BACK_SINGLY or held_back.bit_count() > 1:
+            return
+        for line in (line for queue in queues for line in (queue.ready, *queue.choosy.values())):
+            self.state.limits.park_all(line)
+        for worker in pool.waiting.values():
+            self.state.limits.park_all(worker.line)
+
     def _is_held_back(self, step: Step) -> bool:
         """Whether it has to wait for its limits after all, now that there is a slot for it."""
         held_back, rate, wait = self.state.limits.holds_back(step, self.state.now)
@@ -107,21 +163,20 @@ class Assigning:
 
     def _next(self, pool: Pool, queues: list[Queue]) -> tuple[Step | None, Worker | None]:
         """The first step in order that can go out now, and the worker it must go to."""
-        best: dict[int, Candidate] = {}
-        rivals = 0
+        lines: list[tuple[Line[Step], Worker | None]] = []
         for queue in queues:
-            rivals += self._compare(best, queue.ready, None)
+            lines.append((queue.ready, None))
             for wish, line in list(queue.choosy.items()):
                 if not line:
-                    del queue.choosy[wish]  # all that wanted this were cancelled
+                    del queue.choosy[wish]  # all that wanted this wait no more
                 elif (worker := best_worker(pool, wish)) is not None:
-                    rivals += self._compare(best, line, worker)
-        for worker in pool.waiting.values():
-            if worker.takes_work and worker.room > 0:
-                rivals += self._compare(best, worker.line, worker)
+                    lines.append((line, worker))
+        lines += [(worker.line, worker) for worker in pool.waiting.values() if worker.takes_work and worker.room > 0]
+        best: dict[int, Candidate] = {}
+        rivals = sum(self._compare(best, line, worker) for line, worker in lines)
         if not best:
             return None, None
-        priority = min(best, key=lambda priority: _urgency(priority, best[priority])) if len(best) > 1 else next(iter(best))
+        priority = min(best, key=lambda priority: _urgency(priority, lines)) if len(best) > 1 else next(iter(best))
         turn, _, _, step, to = best[priority]
         if rivals > 1:
             self._next_turn(step, turn, rivals)
@@ -200,15 +255,28 @@ class Assigning:
         if run.flow.sticky != "SOFT" or run.loose or run.placed or run.status is not LIVE:
             return
         latest = self.state.now - run.flow.definition.sticky_timeout_ms
-        if any(step.state is READY and 0 < step.sticky_at <= latest for step in run.steps):
+        late = [step for step in run.steps if step.state is READY and 0 < step.sticky_at <= latest and step.let_go_at <= latest]
+        if late and not all(map(self._is_held_up, late)):
             self.bind(run, "", facts.MOVED_FULL)
             for step in run.steps:
                 if step.state is READY:
                     self.place(step)
 
+    def _is_held_up(self, step: Step) -> bool:
+        """Whether the step waits for its limits, so that no other worker would help. Its time for waiting for this one begins later."""
+        if not step.run.flow.keyed or not self.state.limits.hold_up(step, self.state.now):
+            return False
+        if not step.parked:  # there is no slot either
+            step.let_go_at = self.state.now
+            self.state.timers.sticky_anew(step, self.state.now, step.run.flow.definition.sticky_timeout_ms)
+        return True
+
     def place_elsewhere(self, step: Step) -> None:
         """The step's worker has left it lying for too long: to another one that has room, or else back to the same."""
         run = step.run
+        if not run.flow.sticky:
+            self.place(step)
+            return
         pools = [] if run.placed else [pool for pool in self.state.routes.queue(step.action).pools if pool.free > 0]
         others = [best_worker(pool, wish_of(step), run.worker) for pool in pools]
         found = [worker for worker in others if worker is not None]
@@ -231,5 +299,7 @@ def _fewest_keys(worker: Worker) -> tuple[int, str]:
     return worker.keys_out, worker.id
 
 
-def _urgency(priority: int, candidate: Candidate) -> tuple[int, int]:
-    return urgent_at(candidate[3].ready_at, priority), -priority
+def _urgency(priority: int, lines: list[tuple[Line[Step], Worker | None]]) -> tuple[int, int]:
+    """Whoever waits longest of a priority counts for those before it in turn as well: else it would wait for each of them as long."""
+    oldest = min(since for line, _ in lines if (since := line.since(priority)) is not None)
+    return urgent_at(oldest, priority), -priority

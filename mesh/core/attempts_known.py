@@ -51,13 +51,9 @@ class AttemptsKnown(Memory):
 
     def _was_served(self, step: Step, worker: Worker | None) -> None:
         """The lines that it waited in go on: a line that others take turns in by its turn, the others by dropping it."""
-        queue = self.routes.queue(step.action)
-        queue.line(step).served(step)
-        if worker is None:
-            return
-        if step.run.worker == worker.id:
+        self.routes.queue(step.action).served(step)
+        if worker is not None and step.run.worker == worker.id:
             worker.line.served(step)
-        queue.tidy(step)
 
     def _clean_bound(self, worker: Worker, step: Step) -> None:
         step.worker = worker.id

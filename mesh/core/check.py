@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool
 from mesh.core.state import State
@@ -24,9 +26,11 @@ def check(state: State) -> None:
     waiting = 0
     for run in state.runs.values():
         waiting += _check_run(run)
+    bound = Counter(run.worker for run in state.runs.values() if run.worker)
+    indexed = {worker: len(runs) for worker, runs in state.bound.items()}
+    _require(indexed == bound, f"runs that belong to workers: {indexed} are known, {dict(bound)} do")
     for worker in state.workers.values():
-        bound = sum(run.worker == worker.id for run in state.runs.values())
-        _require(worker.bound == bound, f"worker {worker.id} counts {worker.bound} runs that belong to it, {bound} do")
+        _require(worker.bound == bound[worker.id], f"worker {worker.id} counts {worker.bound} runs, {bound[worker.id]} belong to it")
     _check_groups(state)
     _require(waiting == state.waiting, f"{waiting} steps are ready, {state.waiting} are counted")
 

@@ -273,7 +273,7 @@ class Core(Claiming):
 
     def _lent(self, report: wire.Lent, sender: Sender) -> None:
         attempt = self._attempt(report, sender)
-        if attempt is None or attempt.lent:
+        if attempt is None or attempt.lent or attempt.step.is_key:
             return
         if not attempt.held:
             self.hold(attempt, sender.name)
@@ -287,7 +287,7 @@ class Core(Claiming):
 
     def _refresh(self, report: wire.Refresh, sender: Sender) -> None:
         attempt = self._attempt(report, sender)
-        if attempt is None or attempt.step.current is not attempt or report.extend_ms <= 0:
+        if attempt is None or attempt.step.current is not attempt or attempt.step.is_key or report.extend_ms <= 0:
             return
         if not attempt.held:
             self.hold(attempt, sender.name)

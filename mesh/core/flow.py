@@ -1,84 +1,39 @@
-"""Concurrency groups: who may go on, who waits for whom, who is cancelled for whom.
+"""Concurrency groups: who may go on, and who waits for whom.
 
 A *ticket* is a run, or a step of one, that wants a place in one or more groups; a group is one key of one limit. A ticket goes on
 when all its groups have a place for it, and takes all of them at once: so nobody holds a place while waiting for another one.
+
+Who wants several could wait for ever where each is always taken by those that want only that one. So who was passed `PASSES_MAX`
+times has places *kept*: one of each of its groups, in the order of their ids, so that no two keep what the other one waits for.
 
 Rule: a place is kept until nothing of its ticket runs any more, cancelled or not; so `max_runs` holds at every moment.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappush
+from operator import attrgetter
 
-from mesh.core.line import FairKey, Line
-from mesh_sdk.protocol.definitions import (
-    CANCEL_IN_PROGRESS,
-    CANCEL_NEWEST,
-    GROUP_ROUND_ROBIN,
-    QUEUE_NEWEST,
-    ConcurrencyDefinition,
-)
+from mesh.core.disputes import FIRST_TO_GO
+from mesh.core.line import Line
+from mesh.core.tickets import SWEPT, Cohort, Ticket
+from mesh_sdk.protocol.definitions import GROUP_ROUND_ROBIN, QUEUE_NEWEST, ConcurrencyDefinition
 
 GroupId = tuple[str, str]
 """(limit, key)."""
-SWEPT = 64
-"""A heap with so many entries more than twice those that count is swept."""
-_STEPS = 1_024
-"""More than one run has."""
-
-
-class Ticket:
-    """A run's or a step's wish for places.
-
-    Attributes:
-        run: its run's id.
-        step: the step's index, -1 when it is the run's own.
-        number: of the step's attempt that it is for.
-        order: what decides who is newest: the order of the runs' starts.
-        groups: those that it needs a place in, all of them.
-        action: of the step; "" of a run, which needs no slot when it has its places.
-        ready_at: since when it waits, core time.
-    """
-
-    __slots__ = (
-        "action", "fair_key", "groups", "mark", "number", "order", "over", "parked", "placed", "priority", "ready_at", "run", "step",
-        "weight",
-    )  # fmt: skip
-
-    def __init__(self, run: str, step: int, number: int, order: int, groups: tuple[Group, ...], action: str = "") -> None:
-        self.run, self.step, self.number, self.order, self.groups, self.action = run, step, number, order, groups, action
-        self.ready_at, self.priority = 0, 0
-        self.fair_key: FairKey | None = None
-        self.weight = 1
-        self.mark = 0
-        self.placed = False
-        self.over = False
-        """Its run (or step) has ended; what still runs of it keeps its places."""
-        self.parked: Group | None = None
-        """The group in whose line it waits."""
-
-    def wait(self, since: int, priority: int, turns: tuple[FairKey, int] | None) -> None:
-        """How it waits in lines: since when, how urgently, and whose turn it takes (where all have one key, its own)."""
-        self.ready_at, self.priority = since, priority
-        if turns is not None and any(group.id != turns[0] for group in self.groups):
-            self.fair_key, self.weight = turns
-
-    @property
-    def age(self) -> int:
-        """Sorts tickets by their runs' starts, and those of one run by their steps."""
-        return self.order * _STEPS + self.step + 1
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it waits in a line."""
-        return self.parked is not None
+PASSES_MAX = 4
+"""So often the first of a line lets others have its place there, because another of its groups is full."""
 
 
 class Group:
     """The tickets with one key of one limit."""
 
-    __slots__ = ("_pushed", "actions", "ages", "called", "id", "limit", "limited_by", "line", "live", "pending", "placed", "stalled")
+    __slots__ = (
+        "_pushed", "actions", "ages", "aside", "called", "claimants", "id", "kept", "limit", "limited_by", "line", "live", "pending",
+        "placed", "stalled",
+    )  # fmt: skip
 
     def __init__(self, id: GroupId, limit: ConcurrencyDefinition, order: int) -> None:
         self.id = id
@@ -90,10 +45,16 @@ class Group:
         """Not placed yet, whichever group they wait for."""
         self.called: dict[Ticket, None] = {}
         """Of these, steps that wait for a slot: who finds one first takes a place."""
-        self.line: Line[Ticket] = Line()
+        self.kept: dict[Cohort, None] = {}
+        """For whom a place is kept until all its groups have one."""
+        self.line: Line[Cohort] = Line()
         """Those that wait for a place here."""
         self.actions: dict[str, int] = {}
         """What those in the line could run if they were called, and how many of them."""
+        self.aside: OrderedDict[Cohort, None] = OrderedDict()
+        """Those that would be in the line, but one of them looks already for what they would look for."""
+        self.claimants: dict[Cohort, None] = {}
+        """Those in the line for which other groups keep a place."""
         self.stalled: list[str] = []
         """The actions under which it waits for a slot before it calls any more."""
         self.live = 0
@@ -104,16 +65,20 @@ class Group:
 
     @property
     def full(self) -> bool:
-        return len(self.placed) >= self.limit.max_runs
+        return len(self.placed) + len(self.kept) >= self.limit.max_runs
 
     @property
     def spoken_for(self) -> bool:
         """Whether as many wait for a slot as there are places left."""
-        return len(self.placed) + len(self.called) >= self.limit.max_runs
+        return len(self.placed) + len(self.kept) + len(self.called) >= self.limit.max_runs
 
     @property
     def key(self) -> str:
         return self.id[1]
+
+    def is_shut(self, *, to_steps: bool) -> bool:
+        """Whether somebody else comes first: those who have the places, who were called to take them, or who wait in line."""
+        return bool(self.actions) or (self.spoken_for if to_steps else self.full)
 
     def follow(self, limit: ConcurrencyDefinition) -> None:
         """Another definition of the limit counts from now on."""
@@ -126,30 +91,39 @@ class Group:
 
     def remember(self, ticket: Ticket) -> None:
         """The ticket may be cancelled for others, or for being too many."""
-        sign = _FIRST_TO_GO.get(self.limit.strategy)
-        if sign is None or ticket.over:
+        sign = FIRST_TO_GO.get(self.limit.strategy)
+        if sign is None or not self.may_go(ticket):
             return
         if len(self.ages) > 2 * self.live + SWEPT:  # who ends behind one that lives on would stay for ever
-            self.ages = [entry for entry in self.ages if not entry[3].over]
+            self.ages = [entry for entry in self.ages if self.may_go(entry[3])]
             heapify(self.ages)
         heappush(self.ages, (sign * ticket.order, sign * ticket.step, ticket.number, ticket))
 
-    def queue(self, ticket: Ticket, mark: int) -> None:
-        """The ticket waits for a place here."""
+    def may_go(self, ticket: Ticket) -> bool:
+        """Whether it could still be cancelled for others."""
+        return not (ticket.over or (ticket.placed and self.limit.strategy == QUEUE_NEWEST))
+
+    def enter(self, cohort: Cohort, mark: int) -> None:
+        """The cohort waits in line for a place here."""
         self._pushed += 1
         if self._pushed > 2 * len(self.pending) + SWEPT:
             self.line.sweep()
             self._pushed = len(self.pending)
-        ticket.parked, ticket.mark = self, mark
-        self.actions[ticket.action] = self.actions.get(ticket.action, 0) + 1
-        self.line.push(ticket)
+        cohort.is_waiting, cohort.mark, cohort.ready_at = True, mark, cohort.first.ready_at
+        self.actions[cohort.action] = self.actions.get(cohort.action, 0) + 1
+        if cohort.kept:
+            self.claimants[cohort] = None
+        self.line.push(cohort)
 
-    def unqueue(self, ticket: Ticket) -> None:
-        """It waits here no more."""
-        ticket.parked = None
-        self.actions[ticket.action] -= 1
-        if not self.actions[ticket.action]:
-            del self.actions[ticket.action]
+    def exit(self, cohort: Cohort) -> None:
+        """It waits here no more, be it in line or aside."""
+        self.aside.pop(cohort, None)
+        if cohort.is_waiting:
+            cohort.is_waiting = False
+            self.claimants.pop(cohort, None)
+            self.actions[cohort.action] -= 1
+            if not self.actions[cohort.action]:
+                del self.actions[cohort.action]
 
 
 class Groups:
@@ -157,12 +131,13 @@ class Groups:
 
     def __init__(self) -> None:
         self._groups: dict[GroupId, Group] = {}
+        self._cohorts: dict[object, Cohort] = {}
         self._marks = 0
-        self.freed: dict[GroupId, None] = {}
+        self.freed: OrderedDict[GroupId, None] = OrderedDict()  # a dict takes long to find its first, once many were deleted
         """Groups that have got a place, or somebody in line, since somebody last looked."""
-        self.came: dict[Ticket, None] = {}
+        self.came: OrderedDict[Ticket, None] = OrderedDict()
         """Tickets that somebody may have to be cancelled for, since somebody last looked."""
-        self.stalled: dict[str, dict[GroupId, None]] = {}
+        self.stalled: dict[str, OrderedDict[GroupId, None]] = {}
         """Groups with places left that have called as many, by the actions of those who still wait in their lines."""
 
     def __len__(self) -> int:
@@ -198,70 +173,199 @@ class Groups:
         self.park(ticket)
 
     def park(self, ticket: Ticket) -> bool:
-        """Have it wait in line for the first of its groups that is shut to it.
+        """Have it wait for the first of its groups that is shut to it, or with those of its kind.
 
         False when none is: a run takes its places now, a step is called to look for a slot.
         """
-        shut = next((group for group in ticket.groups if _is_shut(group, ticket)), None)
-        if shut is not None:
-            self._queue(ticket, shut)
-        else:
-            if ticket.parked is not None:
-                ticket.parked.line.served(ticket)
-                ticket.parked.unqueue(ticket)
-            if ticket.step >= 0:
-                for group in ticket.groups:
-                    group.called[ticket] = None
+        if ticket.mark:
+            return True
+        kind = ticket.kind
+        cohort = self._cohorts.get(kind)
+        if cohort is not None and cohort.size:
+            self._join(ticket, cohort, cohort.at)
+            return True
+        steps = ticket.step >= 0
+        shut = next((group for group in ticket.groups if group.is_shut(to_steps=steps)), None)
+        if cohort is None and (shut is not None or (steps and ticket.groups)):
+            cohort = self._cohorts[kind] = Cohort(ticket, kind)
+        if cohort is not None and shut is not None:
+            self._join(ticket, cohort, shut)
+        elif cohort is not None:
+            self._call(ticket, cohort)
         return shut is not None
 
     def park_late(self, ticket: Ticket) -> bool:
         """There is a slot for it: it waits in line after all if one of its groups is full."""
         full = next((group for group in ticket.groups if group.full), None)
-        if full is not None:
-            self._queue(ticket, full)
+        cohort = ticket.cohort
+        if full is not None and cohort is not None and not ticket.mark:
+            self.uncall(ticket)
+            del cohort.looking[ticket]
+            cohort.passed += 1
+            self._join(ticket, cohort, full)
         return full is not None
 
-    def _queue(self, ticket: Ticket, group: Group) -> None:
-        if ticket.parked is group:
-            return
-        if ticket.parked is not None:
-            ticket.parked.unqueue(ticket)
-        self.uncall(ticket)
+    def _join(self, ticket: Ticket, cohort: Cohort, group: Group) -> None:
         self._marks += 1
-        group.queue(ticket, self._marks)
-        if not group.full:
+        is_first = cohort.add(ticket, self._marks)
+        if is_first or group is not cohort.at or not cohort.is_waiting:
+            self._line_up(cohort, group)
+
+    def _line_up(self, cohort: Cohort, group: Group) -> None:
+        """The cohort waits for a place of this group: in line, or aside while one of it looks for what the others would look for."""
+        cohort.at.exit(cohort)
+        cohort.at = group
+        if group.full or not self._is_represented(cohort):
+            self._marks += 1
+            group.enter(cohort, self._marks)
+            if not group.full:
+                self.freed[group.id] = None
+        else:
+            self.set_aside(cohort)
+
+    def _is_represented(self, cohort: Cohort) -> bool:
+        return cohort.waits_for_rate or (cohort.called > 0 and cohort.at.spoken_for)
+
+    def next(self, group: Group) -> Cohort | None:
+        """Who is served next of those that wait for this group: by priority, turn and age."""
+        while group.actions and (cohort := group.line.first()) is not None:
+            if not self._is_represented(cohort):
+                return cohort
+            self.set_aside(cohort)
+        return None
+
+    def set_aside(self, cohort: Cohort) -> None:
+        """One of it looks already for what the others would look for: they wait until that one has found it, or is gone."""
+        cohort.at.exit(cohort)
+        cohort.at.aside[cohort] = None
+        self._give_up_kept(cohort)
+
+    def recall(self, group: Group) -> None:
+        """The group has a place: one of those aside may be called for it too."""
+        if group.aside and not group.spoken_for:
+            cohort, _ = group.aside.popitem(last=False)
+            self._line_up(cohort, group)
+
+    def advance(self, cohort: Cohort, at: Group) -> Ticket | None:
+        """The first of the line for a place that is there: its oldest goes on. None when it has to wait for another group."""
+        if cohort.passed >= PASSES_MAX and not cohort.looking:
+            shut = self._keep(cohort, at)
+        else:
+            others = (group for group in cohort.groups if group is not at)
+            shut = next((group for group in others if group.is_shut(to_steps=cohort.of_steps)), None)
+            cohort.passed += shut is not None
+        if shut is not None:
+            if at in cohort.kept:
+                at.line.served(cohort)
+            self._line_up(cohort, shut)
+            return None
+        at.line.served(cohort)
+        ticket = cohort.first
+        cohort.remove(ticket)
+        at.exit(cohort)
+        while cohort.kept:
+            del cohort.kept.pop().kept[cohort]
+        if cohort.of_steps:
+            self._call(ticket, cohort)
+        else:
+            ticket.cohort, cohort.passed = None, 0
+        self._settle(cohort)
+        return ticket
+
+    def _keep(self, cohort: Cohort, at: Group) -> Group | None:
+        """Keep places for one that was passed too often. The group that has none for it, if there is one.
+
+        Places are kept in the order of ids, and waited for in that order: so nobody waits for who waits for him.
+        """
+        for group in sorted(cohort.groups, key=_ID):
+            if group in cohort.kept:
+                if len(group.placed) + len(group.kept) <= group.limit.max_runs:
+                    continue
+                self._give_up_kept(cohort)  # the limit has become less
+                return group
+            if group is not at and (group.full or group.actions):
+                return group
+            group.kept[cohort] = None
+            cohort.kept.append(group)
+        return None
+
+    def _give_up_kept(self, cohort: Cohort) -> None:
+        while cohort.kept:
+            group = cohort.kept.pop()
+            del group.kept[cohort]
             self.freed[group.id] = None
+        cohort.at.claimants.pop(cohort, None)
+
+    def _call(self, ticket: Ticket, cohort: Cohort) -> None:
+        """The step looks for a slot."""
+        ticket.cohort, ticket.called = cohort, True
+        cohort.looking[ticket] = None
+        cohort.called += 1
+        for group in ticket.groups:
+            group.called[ticket] = None
 
     def uncall(self, ticket: Ticket) -> None:
         """It does not look for a slot any more, at least for now: others may."""
-        for group in ticket.groups:
-            if ticket in group.called:
-                del group.called[ticket]
-                if group.actions and not group.full:
+        if self._uncall(ticket):
+            for group in ticket.groups:
+                if not group.full and (group.actions or group.aside):
                     self.freed[group.id] = None
+
+    def _uncall(self, ticket: Ticket) -> bool:
+        if not ticket.called or ticket.cohort is None:
+            return False
+        ticket.called = False
+        ticket.cohort.called -= 1
+        for group in ticket.groups:
+            del group.called[ticket]
+        return True
 
     def place(self, ticket: Ticket) -> None:
         """It goes on: it has all its places."""
-        if ticket.parked is not None:
-            ticket.parked.unqueue(ticket)
-        ticket.placed = True
         for group in ticket.groups:
             group.pending.pop(ticket, None)
-            group.called.pop(ticket, None)
             group.placed[ticket] = None
+        ticket.placed = True
+        if ticket.cohort is not None:
+            ticket.cohort.passed = 0
+            self._uncall(ticket)
+            self._withdraw(ticket)
 
     def end(self, ticket: Ticket) -> None:
         """Its run (or step) has ended: it waits no more. A place that it has it keeps, until `leave`."""
         if ticket.over:
             return
         ticket.over = True
-        if ticket.parked is not None:
-            ticket.parked.unqueue(ticket)
-        self.uncall(ticket)
         self.came.pop(ticket, None)
         for group in ticket.groups:
             group.live -= 1
             group.pending.pop(ticket, None)
+        self._withdraw(ticket)
+
+    def _withdraw(self, ticket: Ticket) -> None:
+        """It neither waits for places any more nor looks for a slot."""
+        cohort = ticket.cohort
+        if cohort is None:
+            return
+        if ticket.mark:
+            if cohort.remove(ticket) and cohort.size and cohort.is_waiting:
+                self._line_up(cohort, cohort.at)  # its age is another one now
+        else:
+            self.uncall(ticket)
+            del cohort.looking[ticket]
+        ticket.cohort = None
+        self._settle(cohort)
+
+    def _settle(self, cohort: Cohort) -> None:
+        """Fewer of it wait or look: the others wait where they belong by now."""
+        if cohort.size:
+            if not cohort.is_waiting:
+                self._line_up(cohort, cohort.at)
+            return
+        cohort.at.exit(cohort)
+        self._give_up_kept(cohort)
+        if not cohort.looking:
+            del self._cohorts[cohort.kind]
 
     def leave(self, ticket: Ticket) -> None:
         """It is over, and nothing of it runs any more."""
@@ -274,16 +378,14 @@ class Groups:
                 self.freed.pop(group.id, None)
                 self.unstall(group)
 
-    def next(self, group: Group) -> Ticket | None:
-        """Who is served next of those that wait for this group: by priority, turn and age."""
-        return group.line.first() if group.actions else None
-
     def stall(self, group: Group) -> None:
         """As many of its steps as it has places for wait for a slot. No more are called before there is one for them."""
         self.unstall(group)
+        for cohort in list(group.claimants):  # who waits for a slot keeps no place from others
+            self._give_up_kept(cohort)
         group.stalled = list(group.actions)
         for action in group.stalled:
-            self.stalled.setdefault(action, {})[group.id] = None
+            self.stalled.setdefault(action, OrderedDict())[group.id] = None
 
     def unstall(self, group: Group) -> None:
         """It is looked at, or has gone."""
@@ -295,77 +397,4 @@ class Groups:
         group.stalled = []
 
 
-def _is_shut(group: Group, ticket: Ticket) -> bool:
-    """Whether somebody else comes first: those who have the places, who were called to take them, or who wait before it."""
-    if group.full:
-        return True
-    if group is not ticket.parked and ticket.step >= 0 and group.spoken_for and ticket not in group.called:
-        return True
-    first = group.line.first() if group.actions else None
-    return first is not None and first is not ticket and ticket not in group.called
-
-
-def losers(ticket: Ticket) -> list[tuple[Ticket, str]]:
-    """Who is to be cancelled because this ticket has come, itself perhaps, each with the reason.
-
-    Newest is who was started last, in whatever order keys became known.
-    """
-    found: dict[Ticket, str] = {}
-    for group in ticket.groups:
-        for loser, reason in _LOSERS[group.limit.strategy](group, ticket):
-            found.setdefault(loser, reason)
-    if ticket in found:
-        return [(ticket, found[ticket])]
-    return list(found.items())
-
-
-def _cancel_in_progress(group: Group, ticket: Ticket) -> Iterator[tuple[Ticket, str]]:
-    for loser in _excess(group):
-        yield loser, f"a newer run of group {group.key} took its place (CANCEL_IN_PROGRESS, max_runs {group.limit.max_runs})"
-
-
-def _cancel_newest(group: Group, ticket: Ticket) -> Iterator[tuple[Ticket, str]]:
-    for loser in _excess(group):
-        yield loser, f"group {group.key} has {group.limit.max_runs} of {group.limit.max_runs} runs already (CANCEL_NEWEST)"
-
-
-def _queue_newest(group: Group, ticket: Ticket) -> Iterator[tuple[Ticket, str]]:
-    free = max(0, group.limit.max_runs - len(group.placed))
-    if len(group.pending) <= max(1, free):
-        return
-    for loser in sorted(group.pending, key=_by_age)[free:-1]:
-        yield loser, f"a newer run of group {group.key} waits instead of it (QUEUE_NEWEST, max_runs {group.limit.max_runs})"
-
-
-def _excess(group: Group) -> Iterator[Ticket]:
-    """Those of a group that are too many, in the order of `ages`."""
-    ages, kept = group.ages, []
-    for _ in range(group.live - group.limit.max_runs):
-        while ages and ages[0][3].over:
-            heappop(ages)
-        if not ages:
-            break
-        kept.append(heappop(ages))
-        yield kept[-1][3]
-    for entry in kept:  # they are not cancelled yet
-        heappush(ages, entry)
-
-
-def _round_robin(group: Group, ticket: Ticket) -> Iterator[tuple[Ticket, str]]:
-    return iter(())
-
-
-_LOSERS = {
-    GROUP_ROUND_ROBIN: _round_robin,
-    CANCEL_IN_PROGRESS: _cancel_in_progress,
-    CANCEL_NEWEST: _cancel_newest,
-    QUEUE_NEWEST: _queue_newest,
-}
-
-
-_FIRST_TO_GO = {CANCEL_IN_PROGRESS: 1, CANCEL_NEWEST: -1}
-"""Sign of the order: the oldest, or the newest."""
-
-
-def _by_age(ticket: Ticket) -> tuple[int, int]:
-    return ticket.order, ticket.step
+_ID = attrgetter("id")

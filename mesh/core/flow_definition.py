@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from mesh.core.keys import PATH_PREFIX, is_path
 from mesh.core.quoting import quoted
+from mesh_sdk.protocol import cel
 from mesh_sdk.protocol.bounds import (
     KEY_CHARACTERS_MAX,
     LABEL_CHARACTERS_MAX,
@@ -92,6 +93,8 @@ def _about_limit(what: str, limit: ConcurrencyDefinition, definition: WorkflowDe
         return f"{what} has a concurrency limit by key function {limit.key!r}, which it does not define"
     if limit.language not in (CEL, FUNCTION) and not is_path(limit.key):
         return f"{what} has concurrency key {limit.key!r}: use a dotted path from input or metadata, such as input.user_id"
+    if limit.language == CEL and (wrong := cel.objection(limit.key) or cel.too_costly(limit.key)):
+        return f"{what} has concurrency key {quoted(limit.key)} in CEL, {wrong}"
     return _about_scope(what, limit) or _about_weights(what, limit.weights)
 
 
@@ -115,7 +118,7 @@ def _about_rate(what: str, rate: RateDefinition) -> str:
         return f"{what} has a rate per {rate.per_ms} ms: use 1 to {PER_MS_MAX:,}"
     if not rate.key or len(rate.key) > KEY_CHARACTERS_MAX or (rate.key.startswith(PATH_PREFIX) and not is_path(rate.key)):
         return f"{what} has rate key {rate.key[:KEY_CHARACTERS_MAX]!r}: use a name, or a dotted path such as input.user_id"
-    for name, value, least in (("limit", rate.limit, 1), ("units", rate.units, 0)):
+    for name, value, least in (("limit", rate.limit, 1), ("units", rate.units, 1)):
         if isinstance(value, str) and not is_path(value):
             return f"{what} has rate {name} {value!r}: use a number, or a dotted path such as input.{name}"
         if isinstance(value, int) and not least <= value <= UNITS_MAX:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from mesh.core.flow_definition import objection
 from mesh.core.labels import ANYWHERE, Wish, wishes
 from mesh.core.quoting import NAME_CHARACTERS_MAX, quoted
@@ -93,6 +95,17 @@ def _validate_numbers(what: str, step: StepDefinition) -> None:
         raise BadDefinition(f"{what} has priority {step.priority}: use 1 (lowest) to 9, or 0 for its run's")
 
 
+def _named(where: str, limits: list[ConcurrencyDefinition]) -> Limits:
+    """Each limit with its name: what it counts by, wherever it stands. A definition that adds another one before it goes on counting."""
+    found: Limits = []
+    alike: Counter[tuple[str, str]] = Counter()
+    for limit in limits:
+        what = limit.language, limit.key
+        found.append((limit.scope or f"{where}/{alike[what]}/{limit.language}/{limit.key}", limit))
+        alike[what] += not limit.scope
+    return found
+
+
 class Flow:
     """A validated definition with its edges both ways."""
 
@@ -118,10 +131,8 @@ class Flow:
         """Key functions: they run before the run is admitted."""
         self.roots = [index for index, step in enumerate(steps) if not step.parents and step.kind != KEY]
         self.finals = [index for index in range(len(steps)) if not self.children[index] and steps[index].kind != KEY]
-        self.limits: Limits = [(limit.scope or f"{self.name}/{place}", limit) for place, limit in enumerate(definition.concurrency)]
-        self.step_limits: list[Limits] = [
-            [(limit.scope or f"{self.name}:{step.name}/{place}", limit) for place, limit in enumerate(step.concurrency)] for step in steps
-        ]
+        self.limits: Limits = _named(self.name, definition.concurrency)
+        self.step_limits: list[Limits] = [_named(f"{self.name}:{step.name}", step.concurrency) for step in steps]
         self.wishes = wishes(definition)
         self.plain = not self.keys and not self.sticky and all(wish is ANYWHERE for wish in self.wishes)
         """Its steps do with any free slot."""

@@ -7,17 +7,18 @@ fields come last and have a default, so that an older image can be loaded.
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import chain
 from operator import attrgetter
 
 import msgspec
 from msgspec import Raw, Struct
 
-from mesh.core.records import RunKeys
 from mesh.core.run import LIVE, Run
+from mesh.core.run_keys import RunKeys
 from mesh.core.slots import Worker
 from mesh.core.state import State
 from mesh.core.step import Attempt, Step
-from mesh_sdk.protocol.definitions import LabelDefinition, WorkflowDefinition
+from mesh_sdk.protocol.definitions import ConcurrencyDefinition, LabelDefinition, WorkflowDefinition
 from mesh_sdk.protocol.records import StepError
 
 IMAGE_VERSION = 1
@@ -145,6 +146,10 @@ class StateImage(Struct, array_like=True, gc=False):
     """(key, when its bucket is empty again) of every rate whose bucket is not."""
     owed: list[tuple[str, int]] = []
     """(key, nanoseconds) of every rate that makes up for a time without a leader."""
+    limits: list[ConcurrencyDefinition] = []
+    limited: list[tuple[str, str, int, int]] = []
+    """(limit's name, key, number of the newest start that came with a limit, which of `limits` that is) of groups whose limit is
+    not the only one of its name."""
 
 
 def image(state: State) -> StateImage:
@@ -168,7 +173,35 @@ def image(state: State) -> StateImage:
         [(pool.id, step.run.id, step.index) for pool in state.pools.values() for step in pool.full if step.run.status is LIVE],
         [msgspec.structs.replace(_run_image(run), steps=[]) for run in _orphans(state)],
         *state.limits.rates.image(state.now),
+        *_limited(state),
     )  # fmt: skip
+
+
+def _limited(state: State) -> tuple[list[ConcurrencyDefinition], list[tuple[str, str, int, int]]]:
+    """Which limits groups have, and since which start, as far as that doesn't follow from who is in them."""
+    groups = state.limits.groups
+    sole = _sole_limits(state) if len(groups) else {}
+    found = sorted((*group.id, group.limited_by, group.limit) for group in groups if sole.get(group.id[0]) != group.limit)
+    places: dict[bytes, int] = {}
+    table: list[ConcurrencyDefinition] = []
+    entries = []
+    for name, key, order, limit in found:
+        place = places.setdefault(msgspec.json.encode(limit), len(table))
+        if place == len(table):
+            table.append(limit)
+        entries.append((name, key, order, place))
+    return table, entries
+
+
+def _sole_limits(state: State) -> dict[str, ConcurrencyDefinition | None]:
+    """Limits by their names; None where definitions have several of one name."""
+    found: dict[str, ConcurrencyDefinition | None] = {}
+    for flow in state.versions.values():
+        for name, limit in chain(flow.limits, *flow.step_limits):
+            known = found.setdefault(name, limit)
+            if known is not limit and known != limit:
+                found[name] = None
+    return found
 
 
 def _orphans(state: State) -> list[Run]:

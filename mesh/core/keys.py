@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -38,8 +39,14 @@ class Keys:
     """
 
     def __init__(self, input: Raw, metadata: Mapping[str, str] | None, evaluate: Evaluate | None) -> None:
-        self._variables: dict[str, Any] = {"input": msgspec.json.decode(input), "metadata": dict(metadata or {})}
+        self._input = input
+        self._metadata = dict(metadata or {})
         self._evaluate = evaluate
+
+    @cached_property
+    def _variables(self) -> dict[str, Any]:
+        """Read when somebody asks for it: limits by key functions don't."""
+        return {"input": _read("the run's input", self._input), "metadata": self._metadata}
 
     def group(self, limit: ConcurrencyDefinition) -> str:
         """The key of a run or step in a limit."""
@@ -55,7 +62,7 @@ class Keys:
     def rate(self, rate: RateDefinition) -> tuple[str, int, int, int]:
         """(key, limit, milliseconds, units) of a rate limit."""
         key = self._text(rate.key, self._find(rate.key)) if rate.key.startswith(PATH_PREFIX) else rate.key
-        limit, units = self._number("limit", rate.limit, 1), self._number("units", rate.units, 0)
+        limit, units = self._number("limit", rate.limit, 1), self._number("units", rate.units, 1)
         if units > limit:
             raise NoKey(
                 f"rate {key!r} lets {limit} units pass in {rate.per_ms / 1000:g} s, and the step wants {units} at once: it never could"
@@ -80,7 +87,7 @@ class Keys:
     def _text(self, what: str, value: Any) -> str:
         """A key's text: of a string itself, of a number or a truth value its JSON."""
         if isinstance(value, bool | int | float):
-            return msgspec.json.encode(value).decode()
+            value = msgspec.json.encode(value).decode()
         if not isinstance(value, str):
             raise NoKey(f"key {what!r} is {_shown(value)}: it must be a text, a number or a truth value")
         return checked_key(f"key {what!r}", value)
@@ -93,7 +100,7 @@ def checked_key(what: str, key: str) -> str:
         NoKey: it is.
     """
     if not key:
-        raise NoKey(f"{what} is empty: a group needs a name")
+        raise NoKey(f"{what} is empty: it must have 1 to 512 characters")
     if len(key) > KEY_CHARACTERS_MAX:
         raise NoKey(f"{what} has {len(key):,} characters, {KEY_CHARACTERS_MAX} are the most: use a digest of it")
     return key
@@ -105,12 +112,29 @@ def function_key(name: str, output: Raw) -> str:
     Raises:
         NoKey: it is none.
     """
-    value = msgspec.json.decode(output)
+    value = _read(f"what key function {name!r} returned", output)
     if not isinstance(value, str):
         raise NoKey(f"key function {name!r} returned {_shown(value)}: it must return a text")
     return checked_key(f"the key that {name!r} returned", value)
 
 
+def _read(what: str, data: Raw) -> Any:
+    """The value of JSON that only its outline is known of: who carried it has skipped over its numbers, and had another stack.
+
+    Raises:
+        NoKey: it can't be read.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except RecursionError:
+        raise NoKey(f"{what} can't be read, so no key can be taken: it is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NoKey(f"{what} can't be read, so no key can be taken: {error}") from None
+
+
 def _shown(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
+    try:
+        text = msgspec.json.encode(value).decode()
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}…"

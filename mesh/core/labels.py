@@ -6,6 +6,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from mesh_sdk.protocol.definitions import Label, LabelDefinition, WorkflowDefinition
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -78,5 +80,10 @@ def overridden(wishes: Iterable[LabelDefinition], run: list[LabelDefinition]) ->
 
 
 def text(wish: LabelDefinition) -> str:
-    """A wish as people write it: `gpu = a100`."""
-    return f"{wish.name} {wish.comparator} {wish.value}"
+    """A wish as people write it: `gpu = "a100"`, `memory >= 64`, `zone in ["a","b"]`."""
+    return f"{wish.name} {wish.comparator} {shown(wish.value)}"
+
+
+def shown(value: Label | tuple[Label, ...]) -> str:
+    """A label's value as people write it. Texts are quoted: `"64"` and 64 are never equal, and must not look alike."""
+    return msgspec.json.encode(value).decode()

@@ -6,17 +6,25 @@ is no part of the state: it follows from it, and a successor finds it anew.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
+from operator import attrgetter
 
-from mesh.core.flow import Group, Groups, Ticket
+from mesh.core.flow import Group, Groups
 from mesh.core.graph import Limits as Declared
-from mesh.core.line import FairKey
+from mesh.core.line import FairKey, Line
 from mesh.core.parked import POLL_MS, Parked
-from mesh.core.rates import Rates
-from mesh.core.records import StepKeys
+from mesh.core.rates import SCALE, Rates
 from mesh.core.run import LIVE, Run
+from mesh.core.run_keys import StepKeys
 from mesh.core.step import READY, Attempt, Step
+from mesh.core.tickets import Ticket, need_of
 from mesh_sdk.protocol.definitions import GROUP_ROUND_ROBIN
+
+Rate = tuple[str, int, int, int]
+"""(key, limit, milliseconds, units)."""
+
+_of_step = attrgetter("step")
 
 
 class Limits:
@@ -26,7 +34,9 @@ class Limits:
         self.groups = Groups()
         self.rates = Rates()
         self.lines: dict[str, Parked] = {}
-        """Steps that wait for a rate, by its key."""
+        """Steps that wait for a rate, or keep units of it, by its key."""
+        self.let_pass: dict[str, None] = {}
+        """Rates of which units are not kept any more, since somebody last looked."""
 
     # ---- runs -----------------------------------------------------------------------------------------------------------
 
@@ -55,6 +65,9 @@ class Limits:
                 self._give_back(step.ticket)
                 step.ticket = None
             step.parked = False
+        if self.lines and run.keyed is not None:
+            for keys in run.keyed.steps:
+                self._keep_nothing(run.steps[keys.step])
         if run.ticket is not None:
             self.groups.end(run.ticket)
             self._leave(run)
@@ -100,29 +113,96 @@ class Limits:
         if keys is None:
             return False, "", 0
         step.parked = step.ticket is not None and self.groups.park_late(step.ticket)
+        if step.parked:
+            self._keep_nothing(step)
         if step.parked or self._waits_behind(step, keys):
             return True, "", 0
-        wait, key = max(((self.rates.wait(*rate, now), rate[0]) for rate in keys.rates), default=(0, ""))
-        if wait:
-            self._park(step, key)
-        return wait > 0, key, wait
+        slower: list[Rate] = []
+        for rate in reversed(self._by_pace(keys)):
+            line = self.lines.get(rate[0])
+            wait = self.rates.wait(*rate, now, ahead=line.ahead_of(step) if line is not None else 0)
+            if wait:
+                self._park(step, rate, slower)
+                return True, rate[0], wait
+            slower.append(rate)
+        return False, "", 0
+
+    def hold_up(self, step: Step, now: int) -> bool:
+        """Whether a step that is ready waits for its limits, whether or not it waits for a slot as well."""
+        keys = keys_of(step)
+        if step.parked or keys is None or not keys.rates:
+            return step.parked
+        return self.rates.led_until > 0 or any(self.rates.wait(*rate, now) for rate in keys.rates)
 
     def _waits_behind(self, step: Step, keys: StepKeys) -> bool:
-        """Whether others wait already for a rate that it needs."""
-        for rate in keys.rates:
+        """Whether others wait already for a rate that it needs: it waits for its turn there, for that of the slowest rate last."""
+        if not self.lines:
+            return False
+        rates = self._by_pace(keys)
+        for place, rate in enumerate(rates):
             line = self.lines.get(rate[0])
-            if not step.due and line is not None and line.first() is not None:
-                self._park(step, rate[0])
+            if line is not None and rate[0] not in step.due and line.first() is not None:
+                self._park(step, rate, [slower for slower in rates[place + 1 :] if self._keeps(step, slower)])
                 return True
         return False
 
-    def _park(self, step: Step, key: str) -> None:
-        line = self.lines.get(key)
-        if line is None:
-            line = self.lines[key] = Parked()
-        line.push(step)
+    def park_all(self, line: Line[Step]) -> None:
+        """All who wait in this line for slots, and whom others are ahead of for a rate, wait for that rate instead."""
+        alike: dict[str, list[Step]] = {}
+        for step in line.waiting():
+            keys = keys_of(step)
+            if keys is None or step.due:
+                continue
+            if len(keys.rates) == 1 and step.ticket is None:
+                alike.setdefault(keys.rates[0][0], []).append(step)
+            else:
+                self._waits_behind(step, keys)
+        for key, steps in alike.items():
+            ahead = self.lines.get(key)
+            if ahead is not None and ahead.first() is not None:
+                ahead.extend(steps)
+        line.sweep()
+
+    def _by_pace(self, keys: StepKeys) -> list[Rate]:
+        """The rates that a step needs, the slowest last: for all steps in the same order, as long as anybody is in their lines."""
+        return sorted(keys.rates, key=self._pace) if len(keys.rates) > 1 else keys.rates
+
+    def _pace(self, rate: Rate) -> tuple[int, str]:
+        line = self.lines.get(rate[0])
+        return line.pace if line is not None else pace(rate)
+
+    def _park(self, step: Step, rate: Rate, kept: list[Rate]) -> None:
+        """The step waits for this rate, and keeps what it has of those."""
+        self._keep_nothing(step, besides=kept)
+        for other in kept:
+            self._line(other).keep(step, other[3])
+        self._line(rate).push(step, in_front=bool(kept))
         if step.ticket is not None:
             self.groups.uncall(step.ticket)
+
+    def _line(self, rate: Rate) -> Parked:
+        line = self.lines.get(rate[0])
+        if line is None:
+            line = self.lines[rate[0]] = Parked(pace(rate))
+        return line
+
+    def _keeps(self, step: Step, rate: Rate) -> bool:
+        line = self.lines.get(rate[0])
+        return line is not None and line.keeps(step)
+
+    def _keep_nothing(self, step: Step, besides: Iterable[Rate] = ()) -> None:
+        """Units that the step has kept may pass with others."""
+        keys = keys_of(step) if self.lines else None
+        for rate in keys.rates if keys is not None and len(keys.rates) > 1 else ():
+            if rate not in besides and (line := self.lines.get(rate[0])) is not None and line.let_pass(step):
+                self._left(rate[0], line)
+
+    def _left(self, key: str, line: Parked) -> None:
+        """Somebody keeps nothing here any more."""
+        if line.empty:
+            del self.lines[key]
+        else:
+            self.let_pass[key] = None
 
     def due(self, key: str, now: int) -> list[Step]:
         """Those that wait for a rate and may go out by now, in order; they wait for a slot from now on."""
@@ -130,8 +210,8 @@ class Limits:
         if line is None:
             return []
         found: list[Step] = []
-        ahead = 0
         line.forget()
+        ahead = line.units
         while (step := line.first()) is not None:
             rate = _rate(step, key)
             if self.rates.wait(*rate, now, ahead=ahead) > 0:
@@ -145,10 +225,11 @@ class Limits:
         """When to ask for those that are due again, 0 when nobody waits for this rate."""
         line = self.lines.get(key)
         step = line.first() if line is not None else None
+        if line is not None and line.empty:
+            del self.lines[key]
         if step is None or line is None:
-            self.lines.pop(key, None)
             return 0
-        return now + max(POLL_MS if line.keeps_waiting else 1, self.rates.wait(*_rate(step, key), now))
+        return now + max(POLL_MS if line.keeps_waiting else 1, self.rates.wait(*_rate(step, key), now, ahead=line.units))
 
     def wanted_rates(self, runs: Iterable[Run]) -> set[str]:
         """Keys of the rates that steps wait for, or of steps that wait for something else as well."""
@@ -161,7 +242,7 @@ class Limits:
         """An attempt goes out: it takes its places, and its units pass."""
         step = attempt.step
         step.run.out += 1
-        step.parked = step.due = False
+        step.parked, step.due = False, ()
         if step.is_key:
             return
         if step.ticket is not None:
@@ -169,6 +250,9 @@ class Limits:
             self.groups.place(attempt.ticket)
         keys = keys_of(step)
         for rate in keys.rates if keys is not None else ():
+            line = self.lines.get(rate[0])
+            if line is not None and line.let_pass(step) and line.empty:
+                del self.lines[rate[0]]
             self.rates.take(*rate, now)
 
     def over(self, attempt: Attempt) -> None:
@@ -189,7 +273,7 @@ class Limits:
     def _ticket(self, step: Step, keys: StepKeys, number: int) -> Ticket:
         run = step.run
         groups = self._groups(run, run.flow.step_limits[step.index], keys.groups)
-        ticket = Ticket(run.id, step.index, number, run.number, groups, step.action)
+        ticket = Ticket(run.id, step.index, number, run.number, groups, step.action, need_of(step, keys))
         step.own_turns = _turns(groups)
         ticket.wait(step.ready_at, step.priority, (step.fair_key, step.weight) if step.fair_key is not None else None)
         self.groups.arrive(ticket)
@@ -211,7 +295,8 @@ def keys_of(step: Step) -> StepKeys | None:
     keyed = step.run.keyed
     if keyed is None:
         return None
-    return next((keys for keys in keyed.steps if keys.step == step.index), None)
+    place = bisect_left(keyed.steps, step.index, key=_of_step)
+    return keyed.steps[place] if place < len(keyed.steps) and keyed.steps[place].step == step.index else None
 
 
 def _turns(groups: tuple[Group, ...]) -> tuple[FairKey, int] | None:
@@ -220,7 +305,13 @@ def _turns(groups: tuple[Group, ...]) -> tuple[FairKey, int] | None:
     return (fair.id, fair.limit.weights.get(fair.key, 1)) if fair is not None else None
 
 
-def _rate(step: Step, key: str) -> tuple[str, int, int, int]:
+def pace(rate: Rate) -> tuple[int, str]:
+    """Sorts the slowest rate last: the nanoseconds that a unit takes, then its key."""
+    key, limit, per_ms, _ = rate
+    return per_ms * SCALE // limit, key
+
+
+def _rate(step: Step, key: str) -> Rate:
     """What it wants of the rate."""
     keys = keys_of(step)
     assert keys is not None, "only steps with rates wait for them"

@@ -8,6 +8,9 @@ long line costs another key one of its own steps a round, however long it is, an
 key is a key of its own: its turn is when it comes. So that a stream of those does not hold keys up for ever, serving what has its
 turn already moves the time on as well, by one share in as many services as there are rivals.
 
+Entries of those who wait no more go when they come to the front. Behind somebody who stays there, as on a follower, which does not
+know whom its leader has parked, they would be kept for ever: so a line is swept when more than half of it are such entries.
+
 Rule: turns order what waits, and nothing else follows from them. They are no part of the state: whoever loads an image
 gives new ones, and only the leader's count.
 """
@@ -25,6 +28,8 @@ SHARE = 1_000_000
 AGED_MS = 10_000
 """What a level of priority is worth: so long an older step lets a younger one pass that is one level more urgent."""
 KEYS_SWEPT = 1_024
+ENTRIES_SWEPT = 64
+"""So many entries of those who wait no more may stay, beside as many as there are of those who wait."""
 
 FairKey = tuple[str, str]
 """(limit, key)."""
@@ -65,6 +70,8 @@ Entry = tuple[int, int, int, W]
 """(turn of its key, age, mark, waiter)."""
 Head = tuple[int, W]
 """(priority, waiter): what is served next of those of one priority."""
+Since = tuple[int, int, W]
+"""(since when it waits, mark, waiter)."""
 
 
 class Turns:
@@ -103,6 +110,12 @@ class Turns:
         elif rivals > 1:
             self.time += SHARE // rivals
 
+    def begin_anew(self) -> None:
+        """Nobody waits: whoever comes next is before nobody and behind nobody."""
+        self.time = 0
+        self._next.clear()
+        self._sweep_at = KEYS_SWEPT
+
 
 class _Key(Generic[W]):
     """Those of one key that wait."""
@@ -118,7 +131,7 @@ class _Key(Generic[W]):
 class _Level(Generic[W]):
     """Those of one priority that wait."""
 
-    __slots__ = ("_keys", "_weights", "alone", "order", "turns")
+    __slots__ = ("_ages", "_keyed", "_keys", "_left", "_sweep_at", "_weights", "alone", "order", "turns")
 
     def __init__(self) -> None:
         self.turns = Turns()
@@ -128,28 +141,67 @@ class _Level(Generic[W]):
         self.order: list[tuple[int, int, int, _Key[W]]] = []
         """(turn, age and mark of what was first when the key took its turn, key)."""
         self._weights = 0
+        self._keyed = 0
+        """Entries of those with a key."""
+        self._left = 0
+        """Those who have left from elsewhere than the front since the last sweep."""
+        self._sweep_at = ENTRIES_SWEPT
+        self._ages: list[Since[W]] | None = None
+        """Who waits longest comes first. None until somebody asks, which only lines of several priorities do."""
 
-    def push(self, waiter: W, fair_key: FairKey) -> None:
-        """Add one that has a key."""
-        key = self._keys.get(fair_key)
-        if key is None:
-            key = self._keys[fair_key] = _Key(fair_key, self.turns.of(fair_key), waiter.weight)
-            self._weights += key.weight
-            heappush(self.order, (key.turn, waiter.age, waiter.mark, key))
-        heappush(key.heap, (waiter.age, waiter.mark, waiter))
+    def push(self, waiter: W, fair_key: FairKey | None) -> None:
+        """Add one who waits from now on."""
+        if fair_key is None:
+            heappush(self.alone, (self.turns.time, waiter.age, waiter.mark, waiter))
+        else:
+            key = self._keys.get(fair_key)
+            if key is None:
+                key = self._keys[fair_key] = _Key(fair_key, self.turns.of(fair_key), waiter.weight)
+                self._weights += key.weight
+                heappush(self.order, (key.turn, waiter.age, waiter.mark, key))
+            heappush(key.heap, (waiter.age, waiter.mark, waiter))
+            self._keyed += 1
+        if self._ages is not None:
+            heappush(self._ages, (waiter.ready_at, waiter.mark, waiter))
+            if len(self._ages) > 2 * len(self) + ENTRIES_SWEPT:
+                self._ages = None
+        if len(self.alone) + self._keyed > self._sweep_at:
+            self.sweep()
+
+    def add(self, waiter: W) -> None:
+        """Add one without a key, as many more are: whoever does so restores the order of `alone` afterwards."""
+        self.alone.append((self.turns.time, waiter.age, waiter.mark, waiter))
+        self._ages = None
 
     def head(self) -> Entry[W] | None:
         """What is served next."""
         alone: Entry[W] | None = head(self.alone)
         while self.order:
             key = self.order[0][3]
-            first = head(key.heap)
-            if first is not None:
-                of_key: Entry[W] = (key.turn, *first)
-                return of_key if alone is None or of_key < alone else alone
+            first = key.heap[0]
+            if not counts(first):
+                self._forget(key)
+                continue
+            of_key: Entry[W] = (key.turn, *first)
+            return of_key if alone is None or of_key < alone else alone
+        return alone
+
+    def _forget(self, key: _Key[W]) -> None:
+        """Those of the key whose turn it is that wait no more don't, up to one who does."""
+        entries = len(key.heap)
+        following = head(key.heap)
+        self._keyed -= entries - len(key.heap)
+        if following is None:
             heappop(self.order)
             self._drop(key)
-        return alone
+
+    def since(self) -> int:
+        """Since when the one that has waited longest waits; somebody does."""
+        if self._ages is None:
+            self._ages = [(waiter.ready_at, waiter.mark, waiter) for waiter in self.waiting()]
+            heapify(self._ages)
+        oldest: Since[W] = head(self._ages)
+        return oldest[0]
 
     def served(self, waiter: W) -> None:
         """It has got its place."""
@@ -160,19 +212,33 @@ class _Level(Generic[W]):
             heappop(alone)
         elif self.order and (key := self.order[0][3]).heap[0][2] is waiter:
             self.turns.take(key.turn, self._weights + len(alone))
+            entries = len(key.heap)
             heappop(key.heap)
             key.turn += SHARE // waiter.weight
             following = head(key.heap)
+            self._keyed -= entries - len(key.heap)
             if following is not None:
                 heapreplace(self.order, (key.turn, following[0], following[1], key))
             else:
                 heappop(self.order)
                 self._drop(key)
+        else:
+            self.left()
+
+    def left(self) -> None:
+        """One waits no more that was not served, or not from the front."""
+        self._left += 1
+        if 2 * self._left > len(self) + ENTRIES_SWEPT:
+            self.sweep()
 
     def _drop(self, key: _Key[W]) -> None:
+        """Nobody of this key waits any more. What it has had counts as long as anybody else waits."""
         del self._keys[key.key]
         self._weights -= key.weight
-        self.turns.keep(key.key, key.turn)
+        if self._keys or self.alone:
+            self.turns.keep(key.key, key.turn)
+        else:
+            self.turns.begin_anew()
 
     def waiting(self) -> Iterator[W]:
         """Everybody who waits here."""
@@ -182,11 +248,16 @@ class _Level(Generic[W]):
 
     def sweep(self) -> None:
         """Drop the entries of those who wait no more."""
-        self.alone = [entry for entry in self.alone if counts(entry)]
-        heapify(self.alone)
-        for key in self._keys.values():
-            key.heap = [entry for entry in key.heap if counts(entry)]
-            heapify(key.heap)
+        self.alone = swept(self.alone)
+        for key in list(self._keys.values()):
+            key.heap = swept(key.heap)
+            if not key.heap:
+                self._drop(key)
+        if len(self.order) > len(self._keys):
+            self.order = [entry for entry in self.order if entry[3].heap]
+            heapify(self.order)
+        self._keyed = sum(len(key.heap) for key in self._keys.values())
+        self._left, self._sweep_at = 0, 2 * len(self) + ENTRIES_SWEPT
 
     def begin_anew(self) -> None:
         """Whoever waits has the first turn."""
@@ -194,15 +265,13 @@ class _Level(Generic[W]):
         self.turns = Turns()
         self.alone = [(0, *entry[1:]) for entry in self.alone]
         heapify(self.alone)
-        self._keys = {fair_key: key for fair_key, key in self._keys.items() if key.heap}
         for key in self._keys.values():
             key.turn = 0
-        self._weights = sum(key.weight for key in self._keys.values())
         self.order = [(0, *key.heap[0][:2], key) for key in self._keys.values()]
         heapify(self.order)
 
     def __len__(self) -> int:
-        return len(self.alone) + sum(len(key.heap) for key in self._keys.values())
+        return len(self.alone) + self._keyed
 
 
 class Line(Generic[W]):
@@ -219,10 +288,7 @@ class Line(Generic[W]):
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = _Level()
-        if key is None:
-            heappush(level.alone, (level.turns.time, waiter.age, waiter.mark, waiter))
-        else:
-            level.push(waiter, key)
+        level.push(waiter, key)
 
     def extend(self, waiters: Iterable[W]) -> None:
         """Add many, in one pass."""
@@ -231,7 +297,7 @@ class Line(Generic[W]):
                 self.push(waiter)
                 continue
             level = self._levels.setdefault(waiter.priority, _Level())
-            level.alone.append((level.turns.time, waiter.age, waiter.mark, waiter))
+            level.add(waiter)
         for level in self._levels.values():
             heapify(level.alone)
 
@@ -258,7 +324,17 @@ class Line(Generic[W]):
                 entry = level.head() if level.order else head(level.alone)
                 return entry[3] if entry is not None else None
         heads = self.heads()
-        return min(heads, key=urgency)[1] if heads else None
+        if len(heads) > 1:
+            return min(heads, key=self._urgency)[1]
+        return heads[0][1] if heads else None
+
+    def _urgency(self, head: Head[W]) -> tuple[int, int]:
+        return urgent_at(self._levels[head[0]].since(), head[0]), -head[0]
+
+    def since(self, priority: int) -> int | None:
+        """Since when the one waits that has waited longest of those of a priority; None when nobody of it does."""
+        level = self._levels.get(priority)
+        return level.since() if level is not None and level.head() is not None else None
 
     def served(self, waiter: W) -> None:
         """It has got its place."""
@@ -266,8 +342,14 @@ class Line(Generic[W]):
         if level is not None:
             level.served(waiter)
 
+    def left(self, waiter: W) -> None:
+        """It waits no more, and has got nothing."""
+        level = self._levels.get(waiter.priority)
+        if level is not None:
+            level.left()
+
     def sweep(self) -> None:
-        """Drop the entries of those who wait no more. They go as they come to the front: but behind one who stays there are many."""
+        """Drop the entries of those who wait no more."""
         for level in self._levels.values():
             level.sweep()
 
@@ -285,13 +367,8 @@ class Line(Generic[W]):
             yield from level.waiting()
 
 
-def urgency(head: Head[W]) -> tuple[int, int]:
-    """Sorts heads of different priorities: each level is worth some time of waiting."""
-    return urgent_at(head[1].ready_at, head[0]), -head[0]
-
-
 def urgent_at(since: int, priority: int) -> int:
-    """Sorts what waits by how urgent it is: by age, a level of priority being worth some of it."""
+    """Sorts priorities by how urgent they are: by how long the oldest of each waits, a level being worth some of that."""
     return since - priority * AGED_MS
 
 
@@ -310,3 +387,12 @@ def head(heap: list[Any]) -> Any:
             return entry
         heappop(heap)
     return None
+
+
+def swept(heap: list[Any]) -> list[Any]:
+    """A heap of those entries that still wait."""
+    kept = [entry for entry in heap if counts(entry)]
+    if len(kept) == len(heap):
+        return heap
+    heapify(kept)
+    return kept

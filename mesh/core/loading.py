@@ -14,6 +14,7 @@ from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker, join
 from mesh.core.state import State
 from mesh.core.step import DELAYED, HELD, MOVES, OUT, PENDING, READY, Attempt, Step
+from mesh.core.timers import may_lie
 from mesh_sdk.protocol.ids import pool_id
 from mesh_sdk.protocol.records import NULL
 
@@ -49,6 +50,7 @@ class _Loader:
         self._load_attempts()
         self._load_limits()
         self._load_queues()
+        self._load_group_limits()
 
     def _load_definitions(self) -> None:
         state = self.state
@@ -119,8 +121,8 @@ class _Loader:
         orphans = {value.id: self._run(value) for value in self.value.orphans}
         for value in self.value.attempts:
             run = state.find(value.run) or orphans.get(value.run)
-            if run is None:
-                continue  # an older image has no orphans
+            if run is None or value.step >= run.flow.size:
+                continue  # an older image has no orphans, or not their definition
             step = run.steps[value.step]
             worker = state.workers.get(value.worker) if value.worker else None
             attempt = Attempt(step, value.number, value.token, state.pools.get(value.pool), worker)
@@ -148,12 +150,19 @@ class _Loader:
             if attempt.step.run.keyed is not None:
                 state.limits.load_attempt(attempt)
 
+    def _load_group_limits(self) -> None:
+        """Where the newest start that came with a limit has gone, those who are left don't know its limit."""
+        groups = self.state.limits.groups
+        for name, key, order, place in self.value.limited:
+            if groups.get((name, key)) is not None:
+                groups.group((name, key), self.value.limits[place], order)
+
     def _load_queues(self) -> None:
         state = self.state
         waiting = [step for run in state.runs.values() for step in run.steps if step.state is READY]
         for step in sorted(waiting, key=lambda step: step.mark):
             state.restore(step)
-        lying = [step for run in state.runs.values() if run.flow.sticky for step in run.steps if step.state is OUT]
+        lying = [step for run in state.runs.values() for step in run.steps if step.state is OUT and may_lie(step)]
         self._load_ready_timers(waiting + lying)
         for pool, run, index in self.value.full:
             state.pools[pool].full.append(state.runs[run].steps[index])

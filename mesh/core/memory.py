@@ -45,6 +45,8 @@ class Memory:
         self.awaited: dict[str, tuple[str, int]] = {}
         self.attempts: dict[str, Attempt] = {}
         self.workers: dict[str, Worker] = {}
+        self.bound: dict[str, dict[Run, None]] = {}
+        """Live sticky runs by the worker that they belong to, be it there or not."""
         self.pools: dict[str, Pool] = {}
         self.routes = Routes()
         self.away: dict[str, Line[Step]] = {}
@@ -116,14 +118,15 @@ class Memory:
     def unpark(self, step: Step) -> None:
         """The step has waited for its limits, and waits for a slot now."""
         step.parked = False
+        step.let_go_at = self.now
+        self.timers.sticky_anew(step, self.now, step.run.flow.definition.sticky_timeout_ms)
         self._enqueue(step)
 
     def enqueue_bound_to(self, worker: str, *lines: Line[Step] | None) -> None:
         """What is bound to the worker and waits in these lines, or for its limits, waits where it belongs by now."""
         steps = {step for line in lines if line is not None for step in line.waiting()}
-        if any(flow.sticky and flow.keyed for flow in self.versions.values()):
-            runs = (run for run in self.runs.values() if run.worker == worker and run.flow.keyed and not run.loose)
-            steps.update(step for run in runs for step in run.steps if step.parked and step.state is READY and not step.is_key)
+        runs = (run for run in self.bound.get(worker, ()) if run.flow.keyed and not run.loose)
+        steps.update(step for run in runs for step in run.steps if step.parked and step.state is READY and not step.is_key)
         for step in sorted(steps, key=_mark_of):
             self._enqueue(step)
 
@@ -196,9 +199,17 @@ class Memory:
 
     def count_bound(self, run: Run, change: int) -> None:
         """The run is bound to its worker (1), or is not any more (-1)."""
-        worker = self.workers.get(run.worker)
-        if worker is not None:
-            worker.bound += change
+        if not run.worker:
+            return
+        runs = self.bound.setdefault(run.worker, {})
+        if change > 0:
+            runs[run] = None
+        else:
+            del runs[run]
+        if run.worker in self.workers:
+            self.workers[run.worker].bound = len(runs)
+        if not runs:
+            del self.bound[run.worker]
 
     def _remember(self, run: Run, status: str) -> None:
         run.status = status
@@ -215,4 +226,5 @@ def _mark_of(step: Step) -> int:
 def schedule_timeout_ms(step: Step) -> int:
     """How long the step may wait for a place; 0: for ever."""
     flow = step.run.flow
-    return flow.steps[step.index].schedule_timeout_ms or (HARD_SCHEDULE_TIMEOUT_MS if flow.sticky == "HARD" else 0)
+    hard = flow.sticky == "HARD" and not step.is_key  # a key function runs anywhere
+    return flow.steps[step.index].schedule_timeout_ms or (HARD_SCHEDULE_TIMEOUT_MS if hard else 0)

@@ -23,6 +23,10 @@ class Queue:
         """Those that any free slot will do for."""
         self.choosy: dict[Wish, Line[Step]] = {}
         """Those that want a worker, by what they want."""
+        self.hopeless: dict[Wish, Line[Step]] = {}
+        """Those that want what no worker has: nobody looks at them until one comes, or comes back with other labels."""
+        self._looked: dict[Pool, int] = {}
+        """Which workers of each pool are known not to have it: those that joined before."""
         self.keys: Line[Step] | None = None
         """Key functions: they take no slot. None as long as there was none."""
 
@@ -41,25 +45,79 @@ class Queue:
         wish = wish_of(step)
         if wish is ANYWHERE:
             return self.ready
+        line = self._line_of(wish)
+        return line if line is not None else self._new_line(wish)
+
+    def _line_of(self, wish: Wish) -> Line[Step] | None:
         line = self.choosy.get(wish)
-        if line is None:
-            line = self.choosy[wish] = Line()
+        return self.hopeless.get(wish) if line is None and self.hopeless else line
+
+    def _new_line(self, wish: Wish) -> Line[Step]:
+        self.look_again()
+        hopeful = any(
+            worker.takes_work and wish.allows(worker.slots, worker.labels) for pool in self.pools for worker in pool.workers.values()
+        )
+        line: Line[Step] = Line()
+        if hopeful:
+            self.choosy[wish] = line
+            return line
+        self.hopeless[wish] = line
         return line
 
-    def tidy(self, step: Step) -> None:
-        """The step waits no more: its line goes if it was the last one that wanted this."""
-        if self.choosy:
+    def look_again(self) -> None:
+        """Workers that have joined since may have what nobody had."""
+        looked = self._looked
+        if all(looked.get(pool, 0) == pool.joined for pool in self.pools):
+            return
+        come = [
+            worker for pool in self.pools for worker in pool.workers.values() if worker.takes_work and worker.joined > looked.get(pool, 0)
+        ]
+        self._looked = {pool: pool.joined for pool in self.pools}
+        for wish in [wish for wish in self.hopeless if any(wish.allows(worker.slots, worker.labels) for worker in come)]:
+            self.choosy[wish] = self.hopeless.pop(wish)
+
+    def wanting(self) -> list[tuple[Wish, Line[Step]]]:
+        """Those that want a worker, with those that want what no worker has."""
+        return [*self.choosy.items(), *self.hopeless.items()]
+
+    def served(self, step: Step) -> None:
+        """The step has got its place: its line goes on."""
+        line = self._line_left(step)
+        if line is not None:
+            line.served(step)
+            self._tidy(step, line)
+
+    def left(self, step: Step) -> None:
+        """The step waits no more, and has got nothing."""
+        line = self._line_left(step)
+        if line is not None:
+            line.left(step)
+            self._tidy(step, line)
+
+    def _line_left(self, step: Step) -> Line[Step] | None:
+        """The line that the step was in, if it was in one here: one that is bound to a worker waits there."""
+        if step.run.flow.plain and step.run.labels is None:
+            return self.ready
+        if step.is_key:
+            return self.keys
+        wish = wish_of(step)
+        return self.ready if wish is ANYWHERE else self._line_of(wish)
+
+    def _tidy(self, step: Step, line: Line[Step]) -> None:
+        """A line goes with the last one that wanted this."""
+        if line is not self.ready and line is not self.keys and not line:
             wish = wish_of(step)
-            if wish in self.choosy and not self.choosy[wish]:
-                del self.choosy[wish]
+            self.choosy.pop(wish, None)
+            self.hopeless.pop(wish, None)
 
     def take(self, other: Queue) -> None:
         """Be what another queue was."""
         self.ready, self.choosy, self.keys = other.ready, other.choosy, other.keys
+        self.hopeless, self._looked = other.hopeless, other._looked
 
     @property
     def empty(self) -> bool:
-        return not (self.ready or self.keys or any(self.choosy.values()))
+        return not (self.ready or self.keys or any(line for _, line in self.wanting()))
 
 
 def wish_of(step: Step) -> Wish:
@@ -87,7 +145,7 @@ class Routes:
         """A new leader counts turns of its own."""
         self.turns = Turns()
         for queue in (self.nowhere, *self.by_pools.values()):
-            for line in (queue.ready, *queue.choosy.values()):
+            for line in (queue.ready, *queue.choosy.values(), *queue.hopeless.values()):
                 line.begin_anew()
 
     def rebuild(self, pools: Iterable[Pool]) -> None:
@@ -117,7 +175,7 @@ class Routes:
         """In one pass: with 100,000 steps waiting, a heap operation for each would stop the leader."""
         moved: dict[tuple[str, Wish], list[Step]] = {}
         keys: list[Step] = list(old.keys.waiting()) if old.keys is not None else []
-        for line in (old.ready, *old.choosy.values()):
+        for line in (old.ready, *old.choosy.values(), *old.hopeless.values()):
             for step in line.waiting():
                 moved.setdefault((step.action, wish_of(step)), []).append(step)
         for step in keys:

@@ -17,11 +17,14 @@ BURST_PART = 5
 """A burst is the limit divided by this, at least 1."""
 KEYS_SWEPT = 1_024
 SCALE = 1_000_000
-"""Times are kept in nanoseconds: a unit of 1,000,000 a second takes one microsecond."""
+"""Times are kept in nanoseconds, and rounded up for what passes at once, not for each unit: many take less than one."""
 CATCH_UP = (6, 5)
 """As a fraction: so much faster than the limit what was held is made up for."""
 HELD_MS_MAX = 2_000
 """A leader is replaced within this time. After a longer one nothing is made up for."""
+
+Pace = tuple[int, int]
+"""(nanoseconds, units that pass in them)."""
 
 
 class Rates:
@@ -48,8 +51,10 @@ class Rates:
             now: core time, milliseconds.
             ahead: units that pass before these.
         """
-        at, emission, brim = self._bucket(key, limit, per_ms, units, now)
-        late = at + (ahead + units) * emission - brim
+        at, pace, brim = self._bucket(key, limit, per_ms, units, now)
+        late = at + _time(units, pace) - brim
+        if ahead:
+            late += _time(ahead, pace)
         return -(-late // SCALE) if late > 0 else 0
 
     def take(self, key: str, limit: int, per_ms: int, units: int, now: int) -> None:
@@ -57,20 +62,21 @@ class Rates:
         if key not in self.empty_at and len(self.empty_at) >= self._sweep_at:
             self.empty_at = {other: at for other, at in self.empty_at.items() if at > now * SCALE}
             self._sweep_at = max(KEYS_SWEPT, 2 * len(self.empty_at))
-        at, emission, _ = self._bucket(key, limit, per_ms, units, now)
+        at, pace, _ = self._bucket(key, limit, per_ms, units, now)
+        took = _time(units, pace)
         if key in self.owed:
-            self._make_up(key, at, units * (per_ms * SCALE // limit - emission), now)
-        self.empty_at[key] = at + units * emission
+            self._make_up(key, at, _time(units, (per_ms * SCALE, limit)) - took, now)
+        self.empty_at[key] = at + took
 
-    def _bucket(self, key: str, limit: int, per_ms: int, units: int, now: int) -> tuple[int, int, int]:
-        """When the bucket is empty, by how much a unit delays that, and what must not be passed by that."""
-        emission = per_ms * SCALE // limit
+    def _bucket(self, key: str, limit: int, per_ms: int, units: int, now: int) -> tuple[int, Pace, int]:
+        """When the bucket is empty, by how much units delay that, and what must not be passed by that."""
+        pace = per_ms * SCALE, limit
         burst = max(limit // BURST_PART, units, 1)
-        at, brim = max(self.empty_at.get(key, 0), now * SCALE), now * SCALE + burst * emission
+        at, brim = max(self.empty_at.get(key, 0), now * SCALE), now * SCALE + _room(burst, units, pace)
         if not self._owes(key, now):
-            return at, emission, brim
-        faster = emission * CATCH_UP[1] // CATCH_UP[0]
-        return max(at, brim - max(burst // 2, units) * faster), faster, brim
+            return at, pace, brim
+        faster = pace[0] * CATCH_UP[1], pace[1] * CATCH_UP[0]
+        return max(at, brim - _room(burst // 2, units, faster)), faster, brim
 
     # ---- times without a leader -----------------------------------------------------------------------------------------
 
@@ -109,3 +115,13 @@ class Rates:
     def load(self, empty_at: Iterable[tuple[str, int]], owed: Iterable[tuple[str, int]]) -> None:
         """Be what an image says."""
         self.empty_at, self.owed = dict(empty_at), dict(owed)
+
+
+def _time(units: int, pace: Pace) -> int:
+    """Nanoseconds that the units take, never less."""
+    return -(-units * pace[0] // pace[1])
+
+
+def _room(burst: int, units: int, pace: Pace) -> int:
+    """Nanoseconds by which a bucket may be ahead when `units` have passed: never more than a burst, but for units that are one."""
+    return max(burst * pace[0] // pace[1], _time(units, pace))

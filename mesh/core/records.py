@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
+from mesh.core.run_keys import RunKeys
 from mesh_sdk.protocol.definitions import LabelDefinition, WorkflowDefinition
 from mesh_sdk.protocol.records import StepError
 
@@ -95,24 +96,6 @@ class RunStarted(Fact, tag="start"):
     """A sticky run belongs to this worker from its first step."""
     labels: list[LabelDefinition] = []
     """Wanted of the workers of its steps."""
-
-
-class StepKeys(Struct, array_like=True, gc=False):
-    """What was taken from a run's input for one step's limits."""
-
-    step: int
-    groups: list[str]
-    """A key for each of its concurrency limits."""
-    rates: list[tuple[str, int, int, int]]
-    """(key, limit, milliseconds, units) of each of its rate limits."""
-
-
-class RunKeys(Struct, array_like=True, gc=False):
-    """What was taken from a run's input for its limits: taken once, so that nobody has to take it again in the same way."""
-
-    groups: list[str]
-    """A key for each of the workflow's concurrency limits."""
-    steps: list[StepKeys]
 
 
 class RunKeyed(Fact, tag="keys"):

@@ -13,8 +13,8 @@ from mesh_sdk.protocol.definitions import LabelDefinition
 from mesh_sdk.protocol.records import CANCELLED, FAILED, FAILED_TIMEOUT, SUCCEEDED, TIMED_OUT
 
 if TYPE_CHECKING:
-    from mesh.core.flow import Ticket
-    from mesh.core.records import RunKeys
+    from mesh.core.run_keys import RunKeys
+    from mesh.core.tickets import Ticket
 
 LIVE = "live"
 OVER = (SUCCEEDED, FAILED, CANCELLED, TIMED_OUT)

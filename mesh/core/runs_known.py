@@ -6,7 +6,7 @@ from mesh.core import records as facts
 from mesh.core.graph import Flow
 from mesh.core.memory import Memory
 from mesh.core.run import Run
-from mesh.core.step import ENDED, READY, SKIPPED
+from mesh.core.step import ENDED, READY, SKIPPED, Step
 from mesh_sdk.protocol.records import FAILED, NULL
 
 REPEATS_MAX = 20_000
@@ -143,9 +143,9 @@ class RunsKnown(Memory):
         self.count_bound(run, -1)
         for step in run.steps:
             if step.state not in ENDED:
-                if step.state is READY:
-                    self.waiting -= 1
-                step.state = SKIPPED
+                waited, step.state = step.state is READY, SKIPPED
+                if waited:
+                    self._left(step)
                 attempt, step.current = step.current, None  # one that is still out keeps its slot until it is answered
                 if attempt is not None:
                     self.limits.given_up(attempt)
@@ -156,6 +156,16 @@ class RunsKnown(Memory):
             self.tidy_queues(run.worker)
         self._remember(run, record.status)
         self.awaited.pop(run.id, None)
+
+    def _left(self, step: Step) -> None:
+        """The step waits no more: the lines that it may have waited in keep nothing of it."""
+        self.waiting -= 1
+        self.routes.queue(step.action).left(step)
+        worker = step.run.worker
+        lines = self.workers[worker].line if worker in self.workers else None, self.away.get(worker)
+        for line in lines:
+            if line is not None:
+                line.left(step)
 
     def _apply_awaited(self, record: facts.CancelAwaited) -> None:
         self.awaited[record.run] = (record.reason, record.at)

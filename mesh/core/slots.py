@@ -30,6 +30,10 @@ class Pool:
         """Steps that came back because a worker had no room."""
         self.waiting: dict[str, Worker] = {}
         """Its workers that have bound steps waiting."""
+        self.short: dict[str, Worker] = {}
+        """Its workers that were given a step before they had as many slots as it takes."""
+        self.joined = 0
+        """How often a worker of it began to take work, as it is from then on."""
 
     @property
     def free(self) -> int:
@@ -43,6 +47,8 @@ class Worker:
     steered = ""
     """What an operator had it do last: PAUSE, RESUME or DRAIN."""
     gone = False
+    joined = 0
+    """What its pool counted when it began to take work."""
 
     def __init__(
         self,
@@ -167,6 +173,15 @@ def _change(worker: Worker, used: int, promised: int) -> None:
     worker.promised += promised
     if worker.takes_work:
         worker.pool.busy += worker.busy - before
+    _note(worker)
+
+
+def _note(worker: Worker) -> None:
+    short = worker.pool.short
+    if worker.used + worker.promised > worker.slots:
+        short[worker.id] = worker
+    elif short:
+        short.pop(worker.id, None)
 
 
 def join(worker: Worker) -> None:
@@ -175,6 +190,9 @@ def join(worker: Worker) -> None:
     pool.workers[worker.id] = worker
     pool.capacity += worker.slots
     pool.busy += worker.busy
+    pool.joined += 1
+    worker.joined = pool.joined
+    _note(worker)
 
 
 def withdraw(worker: Worker) -> None:
@@ -182,3 +200,4 @@ def withdraw(worker: Worker) -> None:
     if worker.takes_work:
         worker.pool.capacity -= worker.slots
         worker.pool.busy -= worker.busy
+    worker.pool.short.pop(worker.id, None)

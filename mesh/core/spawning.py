@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mesh.core import records as facts
+from mesh.core.flow_definition import about_labels
 from mesh.core.graph import METADATA_ENTRIES_MAX, Flow
 from mesh.core.inputs import Sender
 from mesh.core.joining import Joining
@@ -52,7 +53,7 @@ class Spawning(Joining):
         inherited = {**flow.definition.metadata, **(step.run.metadata or {}), **(input.metadata or {})} or None
         fact = facts.RunStarted(
             input.child, flow.name, flow.digest, input.input, bounded_priority(input.priority or flow.definition.priority),
-            worker.client, inherited, "", "", 0, parent, worker.id if input.sticky else "",
+            worker.client, inherited, "", "", 0, parent, worker.id if input.sticky else "", input.labels,
         )  # fmt: skip
         self.out.append(fact)
         self._begin(self.state.apply_start(fact))
@@ -78,6 +79,11 @@ class Spawning(Joining):
 
     def _spawn_refusal(self, input: Spawn, attempt: Attempt, worker: Worker) -> tuple[str, str] | None:
         """Why the child can't be: (error type, message)."""
+        if attempt.step.is_key:
+            return (
+                "SpawnError",
+                f"key function {attempt.step.name} of run {attempt.step.run.id} can't start children: its run has not begun",
+            )
         flow = self.state.flows.get(input.workflow)
         if flow is None:
             return "UnknownWorkflow", f"no worker ever registered a workflow named {quoted(input.workflow)}: check the name"
@@ -85,6 +91,8 @@ class Spawning(Joining):
             return "SpawnError", f"run {attempt.step.run.id} has {CHILDREN_MAX} children already, the most that one run may have"
         if input.metadata and len(input.metadata) > METADATA_ENTRIES_MAX:
             return "InvalidInput", f"metadata has {len(input.metadata)} entries, at most {METADATA_ENTRIES_MAX} are kept"
+        if wrong := about_labels(f"child {flow.name!r}", input.labels):
+            return "InvalidInput", wrong
         return self._sticky_refusal(input, attempt, worker) if input.sticky else None
 
     def _sticky_refusal(self, input: Spawn, attempt: Attempt, worker: Worker) -> tuple[str, str] | None:

@@ -13,10 +13,10 @@ from mesh_sdk.protocol.definitions import KEY
 from mesh_sdk.protocol.records import NULL, StepError
 
 if TYPE_CHECKING:
-    from mesh.core.flow import Ticket
     from mesh.core.line import FairKey
     from mesh.core.run import Run
     from mesh.core.slots import Pool, Worker
+    from mesh.core.tickets import Ticket
 
 PENDING = "pending"
 """Waits for its parents."""
@@ -98,8 +98,10 @@ class Step:
     """It waits for a place in a group or for a rate, not for a slot."""
     own_turns: tuple[FairKey, int] | None = None
     """Of its own limits: the key whose turn it takes if its run takes none, and how many that has in a round."""
-    due = False
-    """It has waited for a rate limit, and its time has come."""
+    due: tuple[str, ...] = ()
+    """Rates that have let it go: it does not wait behind others for them."""
+    let_go_at = 0
+    """When its limits let it go last. Only its leader knows."""
     avoid_full = False
     """Came back from a worker without room: waits until the pool's capacity changes."""
     current: Attempt | None = None

@@ -34,15 +34,16 @@ class ExecutionTimer:
 class ReadyTimer:
     """The step has waited for a place for too long: its schedule timeout, or (sticky) time to move.
 
-    A step of a sticky run waits on while its assignment lies unstarted in its worker's lane.
+    A step of a sticky run, or one that takes several slots, waits on while its assignment lies unstarted in its worker's lane.
     """
 
-    __slots__ = ("at", "since", "step", "waits")
+    __slots__ = ("at", "let_go_at", "since", "step", "waits")
 
     def __init__(self, at: int, step: Step, since: int) -> None:
         self.at, self.step, self.waits = at, step, step.waits
         self.since = since
         """`step.sticky_at` when it waits for its own worker, else 0."""
+        self.let_go_at = step.let_go_at
 
     @property
     def sticky(self) -> bool:
@@ -50,9 +51,9 @@ class ReadyTimer:
 
     def live(self) -> bool:
         step = self.step
-        if step.waits != self.waits or (step.state is not READY and not (step.state is OUT and step.run.flow.sticky)):
+        if step.waits != self.waits or (step.state is not READY and not (step.state is OUT and may_lie(step))):
             return False
-        return not self.since or (self.since == step.sticky_at and not step.recalled)
+        return not self.since or (self.since == step.sticky_at and self.let_go_at == step.let_go_at and not step.recalled)
 
 
 class RetryTimer:
@@ -138,6 +139,8 @@ class Timers:
         self._pushed = 0
         self._rates: dict[str, int] = {}
         """When each rate is asked for next."""
+        self.deciding: Run | None = None
+        """Whose time has come, as long as that is being decided."""
 
     def rate(self, key: str, at: int) -> None:
         """Units of this rate may pass at `at`; of several such times the first counts."""
@@ -169,6 +172,11 @@ class Timers:
     def sticky(self, step: Step, wait_ms: int) -> None:
         """The step waits for its run's worker since `step.sticky_at`, for `wait_ms` at most."""
         self._append("sticky", wait_ms, ReadyTimer(step.sticky_at + wait_ms, step, step.sticky_at))
+
+    def sticky_anew(self, step: Step, now: int, wait_ms: int) -> None:
+        """The step waited for its limits until now; from here on it waits for its run's worker."""
+        if step.sticky_at:
+            self._append("sticky", wait_ms, ReadyTimer(now + wait_ms, step, step.sticky_at))
 
     def retry(self, step: Step) -> None:
         """The step's next attempt is due at `step.again_at`."""
@@ -207,7 +215,11 @@ class Timers:
         while heap and (heap[0][0] <= now or not heap[0][2].live()):
             found.append(heappop(heap)[2])
         found.sort(key=_order)
-        return (timer for timer in found if timer.live())
+        for timer in found:
+            if timer.live():
+                self.deciding = _run_of(timer)
+                yield timer
+        self.deciding = None
 
     def next_at(self) -> int | None:
         """When `due` must be asked again: never later than the first live timer."""
@@ -221,6 +233,19 @@ class Timers:
         if self._heap:
             times.append(self._heap[0][0])
         return min(times) if times else None
+
+
+def _run_of(timer: Timer) -> Run | None:
+    if isinstance(timer, RateTimer):
+        return None
+    if isinstance(timer, DelayTimer | AdmissionTimer):
+        return timer.run
+    return timer.attempt.step.run if isinstance(timer, ExecutionTimer) else timer.step.run
+
+
+def may_lie(step: Step) -> bool:
+    """Whether its assignment may lie unstarted in its worker's lane: it goes there before the worker has room for it."""
+    return bool(step.run.flow.sticky) or step.slots > 1
 
 
 def _order(timer: Timer) -> tuple[int, int, int, bool]:

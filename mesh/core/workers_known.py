@@ -5,6 +5,7 @@ from __future__ import annotations
 from mesh.core import records as facts
 from mesh.core.graph import Flow
 from mesh.core.memory import Memory
+from mesh.core.run import Run
 from mesh.core.slots import Pool, Worker, join, withdraw
 from mesh_sdk.protocol.ids import pool_id
 from mesh_sdk.protocol.records import RESUME
@@ -35,6 +36,8 @@ class WorkersKnown(Memory):
         if len(mine) > VERSIONS_MAX:
             used = {run.flow.digest for run in self.runs.values() if run.flow.name == name}
             used.update(run.flow.digest for run in self.finished.all() if run.flow.name == name)
+            owners = (attempt.step.run for attempt in self.attempts.values())  # some have outlived the memory of their runs
+            used.update(run.flow.digest for run in owners if run.flow.name == name)
             used.update(digest for worker in self.workers.values() for workflow, digest in worker.workflows if workflow == name)
             used.add(self.flows[name].digest)
             for key in mine[:-VERSIONS_MAX]:
@@ -58,7 +61,7 @@ class WorkersKnown(Memory):
             worker.draining, worker.steered, worker.keys_out = old.draining, old.steered, old.keys_out
             for attempt in (*worker.reserved.values(), *worker.held.values()):
                 attempt.worker, attempt.pool = worker, pool
-        worker.bound = sum(run.worker == worker.id for run in self.runs.values())
+        worker.bound = len(self.bound.get(worker.id, ()))
         self.workers[worker.id] = worker
         if worker.takes_work:
             join(worker)
@@ -97,7 +100,7 @@ class WorkersKnown(Memory):
 
     def _take_back(self, worker: Worker) -> None:
         """Its sticky runs that might have gone elsewhere and have not stay with it."""
-        for run in [run for run in self.runs.values() if run.worker == worker.id and run.loose]:
+        for run in sorted((run for run in self.bound.get(worker.id, ()) if run.loose), key=_number_of):
             run.loose = False
             self.await_worker_anew(run)
 
@@ -131,3 +134,7 @@ class WorkersKnown(Memory):
     def _apply_settled(self, record: facts.LanesSettled) -> None:
         self.lanes_until = 0
         self.unclaimed = {}
+
+
+def _number_of(run: Run) -> int:
+    return run.number

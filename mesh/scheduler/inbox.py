@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from mesh.core.inputs import SELF, EventArrived, Sender, Unreadable
-from mesh_sdk.protocol.codec import PAYLOAD_BYTES_MAX, BadFrame, report_frames, trigger_frames
+from mesh_sdk.protocol.codec import PAYLOAD_BYTES_MAX, BadFrame, read_sparingly, report_frames, trigger_frames
 from mesh_sdk.protocol.subjects import PRIORITIES, Subjects
 from mesh_sdk.transport.bus import Bus, Delivery, Reader
 
@@ -166,7 +166,7 @@ class Inbox:
             yield Unreadable(EVENTS, delivery.sequence, -1, _too_large(f"event {name!r}", delivery, PAYLOAD_BYTES_MAX)), SELF
             return
         try:
-            _check_json(delivery.data)
+            read_sparingly(_check_json, delivery.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             yield Unreadable(EVENTS, delivery.sequence, -1, f"event {name!r} is not JSON: {error}"), SELF
             return

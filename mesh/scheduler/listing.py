@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
+from mesh.core.reach import Reaches
 from mesh.core.run import LIVE, OVER, Run
 from mesh.core.state import State
 from mesh.scheduler.answers import ANSWER_BYTES_MAX, ApiError
@@ -45,15 +46,23 @@ class Listing:
         status: a run's status, as readers see it.
         row: what is told of a run.
         max_payload: bytes of the largest answer; a page that would be larger ends early, the rest comes with `after`.
+        known: what `status` and `row` find out of workers and remember: in one slice only, for it changes.
     """
 
     def __init__(
-        self, state: State, query: RunQuery, status: Callable[[Run], str], row: Callable[[Run], dict[str, Any]], max_payload: int
+        self,
+        state: State,
+        query: RunQuery,
+        status: Callable[[Run], str],
+        row: Callable[[Run], dict[str, Any]],
+        max_payload: int,
+        known: Reaches,
     ) -> None:
         self._state = state
         self._query = query
         self._status = status
         self._row = row
+        self._known = known
         self._limit = max(1, min(query.limit, LIST_LIMIT_MAX))
         self._room = max_payload - ANSWER_BYTES_MAX
         self._since_ms = query.since.timestamp() * 1000 if query.since is not None else None
@@ -86,6 +95,7 @@ class Listing:
         Raises:
             ApiError: one run alone is larger than an answer may be.
         """
+        self._known.clear()
         work = 0
         for run in self._runs:
             if self._since_ms is not None and run.started_at < self._since_ms:
@@ -96,7 +106,7 @@ class Listing:
                     self._next = str(self._last)
                     return True
                 work += _ROW_WORK + _ROW_STEP_WORK * len(run.steps) + len(self._rows[-1]) // _BYTES_A_WORK
-            if work >= SLICE_WORK:
+            if work + len(self._known) * len(self._state.workers) >= SLICE_WORK:  # each was found by a look at that many, at most
                 return False
         return True
 

@@ -7,6 +7,7 @@ Rule: nothing leaves the scheduler that is not in the journal, and a refused fra
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +19,9 @@ from mesh.scheduler.clock import CoreClock
 from mesh.scheduler.inbox import Decoded, Inbox, Source
 from mesh.scheduler.journal import Journal, PendingFrame, encode_frame
 from mesh.scheduler.outbox import Outbox
-from mesh_sdk.protocol.records import Start
+from mesh_sdk.protocol.records import Cancel, Start
+
+log = logging.getLogger(__name__)
 
 RECORDS_MAX = 1024
 BYTES_MAX = 256 * 1024
@@ -34,8 +37,10 @@ Probe = Callable[[str, list[Fact]], None]
 lane messages stored), free. The last two come without records. Tests die there."""
 
 
-Poison = set[tuple[str, int, int]]
-"""(source, sequence, index) of records that have broken a term of this process: rejected instead of decided again."""
+Poison = set[tuple[str, int, int] | str]
+"""What has broken a term of this process: (source, sequence, index) of records, which are rejected instead of decided again, and runs
+whose time had come, by their ids, which are cancelled."""
+_DEFECT = "it could not be decided: this is a defect of the scheduler, please report it"
 
 
 class Loop:
@@ -123,6 +128,7 @@ class Loop:
             Deposed: another scheduler leads.
             Exception: whatever the core could not decide; the term is over, its state void.
         """
+        self._own += [Cancel(run, _DEFECT) for run in self._poison if isinstance(run, str) and run in self.state.runs]
         self._set_timer()  # something may have become due while nobody led
         while not (self._stopping and not self.core.out):
             await self._wake.wait()
@@ -245,7 +251,13 @@ class Loop:
     def _one(self, input: Any, sender: Sender) -> None:
         if self._fresh:
             self._begin()
-        self.core.decide(input, sender)
+        try:
+            self.core.decide(input, sender)
+        except Exception:
+            if (run := self.state.timers.deciding) is not None:  # its time comes again in every term
+                log.error("what the time has brought for run %s could not be decided: the next term cancels that run", run.id)
+                self._poison.add(run.id)
+            raise
 
     def _begin(self) -> None:
         """All records of a frame happen at one time."""
@@ -269,5 +281,4 @@ class Loop:
 
 
 def _rejected(source: Source, input: Any) -> Unreadable:
-    reason = "it could not be decided: this is a defect of the scheduler, please report it"
-    return Unreadable(source.name, source.sequence, source.part, reason, input if type(input) is Start else None)
+    return Unreadable(source.name, source.sequence, source.part, _DEFECT, input if type(input) is Start else None)

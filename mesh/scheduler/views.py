@@ -11,10 +11,11 @@ from msgspec import Raw, Struct
 
 from mesh.core.core import Core
 from mesh.core.graph import Flow
+from mesh.core.reach import Reaches, reach_of, state_of
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Worker
 from mesh.core.step import BROKEN, DELAYED, DONE, HELD, OUT, READY, SKIPPED, Step
-from mesh.core.waiting import Wait, admission, waiting_for
+from mesh.core.waiting import Wait, admission, has_begun, waiting_for
 from mesh.scheduler.listing import Listing
 from mesh.scheduler.whole import Whole
 from mesh_sdk.protocol.records import CANCELLED, FAILED, NULL, QUEUED, RUNNING, SUCCEEDED, WAITING
@@ -23,6 +24,9 @@ LYING_MS = 1_000
 """A worker that runs a step says so within 50 ms; after so long it is sure enough that the assignment waits there."""
 NAMED_MAX = 6
 """How many other workers are named to whoever has named one that won't do."""
+
+SLOTS = "slots"
+"""What a run may wait for and be merely queued."""
 
 _STEP_STATUS = {READY: QUEUED, DELAYED: WAITING, OUT: RUNNING, HELD: RUNNING, DONE: SUCCEEDED, BROKEN: FAILED, SKIPPED: CANCELLED}
 
@@ -54,15 +58,18 @@ class Views:
         self._core = core
         self._state = core.state
         self._running = running
+        self._reaches: Reaches = {}
+        """Found at this look: of 100,000 runs that want the same, one costs a look at all workers."""
 
     def run(self, id: str) -> dict[str, Any] | None:
         """One run."""
+        self._reaches.clear()
         run = self._state.find(id)
         return self._run(run, self._step_in_full) if run is not None else None
 
     def runs(self, query: RunQuery, max_payload: int) -> Listing:
         """Begin a page of runs, newest first, of at most so many bytes."""
-        return Listing(self._state, query, self._status, self._listed, max_payload)
+        return Listing(self._state, query, self._status, self._listed, max_payload, self._reaches)
 
     def _listed(self, run: Run) -> dict[str, Any]:
         return self._run(run, self._step)
@@ -72,14 +79,18 @@ class Views:
             return run.status
         if run.start_at:
             return WAITING
-        if admission(run) is not None:
+        if not has_begun(run):
             return WAITING
         states = {step.state for step in run.steps if not step.is_key}
         if HELD in states or any(step.state is OUT and not self._lies(step) for step in run.steps):
             return RUNNING
-        if states & {OUT, DELAYED} or any(step.state is READY and (run.worker or step.parked) for step in run.steps):
+        if states & {OUT, DELAYED} or any(step.state is READY and not self._wants_slot(step) for step in run.steps):
             return WAITING
         return RUNNING if DONE in states else QUEUED
+
+    def _wants_slot(self, step: Step) -> bool:
+        """Whether all that a ready step waits for is a free slot, of any worker."""
+        return not (step.parked or step.run.worker) and reach_of(self._state, step, self._reaches).kind == SLOTS
 
     def _lies(self, step: Step) -> bool:
         """The step's assignment lies in its worker's lane: one that had begun would have been reported."""
@@ -92,17 +103,23 @@ class Views:
         if run.start_at:
             text = f"waiting: starts at {_time(run.start_at)}"
             return text, _parts("delay", "its start is delayed", run.started_at, run.start_at, "starts")
-        first = admission(run)
+        first = admission(self._state, run, self._reaches)
         if first is not None:
-            return _in_words(first), _parts(first.kind, first.cause, first.since, first.until, first.then)
-        for step in run.steps:
-            if step.state is READY or self._lies(step):
-                wait = waiting_for(self._state, step)
-                return _in_words(wait), _parts(wait.kind, wait.cause, wait.since, wait.until, wait.then, step.name, wait.worker)
-            if step.state is DELAYED:
-                text = f"waiting: step {step.name} is tried again at {_time(step.again_at)}"
-                return text, _parts("retry", "it is tried again", step.finished_at, step.again_at, "tried again", step.name)
-        return None, None
+            return _in_words(first), _parts(first.kind, first.cause, first.since, first.until, first.then, worker=first.worker)
+        step = self._first_waiting(run)
+        if step is None:
+            return None, None
+        if step.state is DELAYED:
+            text = f"waiting: step {step.name} is tried again at {_time(step.again_at)}"
+            return text, _parts("retry", "it is tried again", step.finished_at, step.again_at, "tried again", step.name)
+        wait = waiting_for(self._state, step, self._reaches)
+        return _in_words(wait), _parts(wait.kind, wait.cause, wait.since, wait.until, wait.then, step.name, wait.worker)
+
+    def _first_waiting(self, run: Run) -> Step | None:
+        """The step that tells what its run waits for: one that waits for no more than a slot only where there is no other."""
+        waiting = [step for step in run.steps if step.state in (READY, DELAYED) or self._lies(step)]
+        more = (step for step in waiting if step.state is not READY or not self._wants_slot(step))
+        return next(more, waiting[0] if waiting else None)
 
     def _run(self, run: Run, told: Callable[[Step], dict[str, Any]]) -> dict[str, Any]:
         waiting, wait = self._wait(run)
@@ -134,7 +151,7 @@ class Views:
             "output": step.output if step.state is DONE else NULL,
             "error": f"{step.error.type}: {step.error.message}" if step.error is not None and step.state is not DONE else None,
             "started_at": _time(step.started_at),
-            "finished_at": _time(step.finished_at),
+            "finished_at": _time(step.finished_at or (step.run.finished_at if step.state is SKIPPED and step.started_at else 0)),
         }
 
     def _step_in_full(self, step: Step) -> dict[str, Any]:
@@ -158,7 +175,7 @@ class Views:
             "bound": worker.bound,
             "actions": sorted(worker.pool.actions),
             "labels": worker.labels,
-            "state": "draining" if worker.draining else "paused" if worker.paused else "active",
+            "state": state_of(worker),
             "incarnation": worker.incarnation,
             "host": worker.host,
             "pid": worker.pid,

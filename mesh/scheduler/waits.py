@@ -22,15 +22,15 @@ def on_rates(state: State) -> int:
     if not state.limits.lines:
         return 0  # as a rule: nobody has to look at the runs
     limited = (run for run in list(state.runs.values()) if run.keyed is not None and any(keys.rates for keys in run.keyed.steps))
-    return sum(step.parked and (step.ticket is None or step.ticket.parked is None) for run in limited for step in run.steps)
+    return sum(step.parked and (step.ticket is None or not step.ticket.waits_for_place) for run in limited for step in run.steps)
 
 
 def for_no_worker(state: State) -> int:
-    """Steps that none of the workers which register them could run, by its labels or slots."""
+    """Steps that none of the workers which register them could run, by its labels or slots; one that is paused could."""
     count = 0
     for queue in list(state.routes.by_pools.values()):
-        workers = [worker for pool in queue.pools for worker in list(pool.workers.values()) if worker.takes_work]
-        for wish, line in list(queue.choosy.items()):
+        workers = [worker for pool in queue.pools for worker in list(pool.workers.values())]
+        for wish, line in queue.wanting():
             if workers and not any(wish.allows(worker.slots, worker.labels) for worker in workers):
                 count += sum(1 for _ in line.waiting())
     return count

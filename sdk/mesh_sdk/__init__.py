@@ -32,6 +32,7 @@ from mesh_sdk.errors import (
     StickyChildError,
     Unavailable,
     UnknownWorkflow,
+    WorkerNotFound,
 )
 from mesh_sdk.events import Event
 from mesh_sdk.labels import WorkerLabel
@@ -85,6 +86,7 @@ __all__ = [
     "StickyChildError",
     "SpawnError",
     "RunNotFound",
+    "WorkerNotFound",
     "RegistrationRefused",
     "RunError",
     "RunFailed",

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_futures
 from typing import Any, TypeVar
 
+from mesh_sdk.cancelling import cancel_run
 from mesh_sdk.client import CLOSE_S, Client
 from mesh_sdk.config import Settings
 from mesh_sdk.loops import LoopThread, refuse_running_loop
@@ -205,8 +206,11 @@ class ClientRuns:
         return await self._clients.here().accepted(requested, keyed) if run is None else run
 
     async def cancel(self, run_id: str, reason: str) -> None:
-        """Store a request to cancel the run."""
-        await self._clients.here().control(Cancel(run_id, reason), f"the cancel of run {run_id}")
+        """Store a request to cancel the run; of one that was started elsewhere it has to be seen whether there is one."""
+        if self._home is None:
+            await cancel_run(self._clients.here(), run_id, reason)
+        else:
+            await self._clients.here().control(Cancel(run_id, reason), f"the cancel of run {run_id}")
 
     async def status(self, run_id: str) -> str:
         """The run's status now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mesh_sdk.errors import DefinitionError
-from mesh_sdk.expressions import language_of
+from mesh_sdk.expressions import FUNCTIONS, language_of, shortened
 from mesh_sdk.limits import Concurrency, ConcurrencyLimitStrategy
 from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX, LIMITS_MAX, RUNS_MAX, SCOPE_CHARACTERS_MAX, WEIGHT_MAX, WEIGHTS_MAX
 from mesh_sdk.protocol.definitions import GROUP_ROUND_ROBIN, ConcurrencyDefinition
@@ -32,8 +32,9 @@ def read_concurrency(value: object, what: str) -> tuple[ConcurrencyDefinition, .
     seen: set[tuple[str, str, str]] = set()
     for limit in limits:
         if (limit.key, limit.strategy, limit.scope) in seen:
+            key = shortened(limit.key)
             raise DefinitionError(
-                f"concurrency of {what} has two limits on {limit.key!r} with one strategy and scope: keep the one with fewer max_runs"
+                f"concurrency of {what} has two limits on {key} with one strategy and scope: keep the one with fewer max_runs"
             )
         seen.add((limit.key, limit.strategy, limit.scope))
     return limits
@@ -44,6 +45,8 @@ def _each(value: object, what: str) -> Iterable[object]:
         return ()
     if isinstance(value, str | Concurrency):
         return (value,)
+    if callable(value) and not isinstance(value, type):
+        raise DefinitionError(f"concurrency of {what} is {value!r}: {FUNCTIONS}")
     if not isinstance(value, Sequence):
         raise DefinitionError(f"concurrency of {what} is {value!r}: use a key such as 'input.user_id', a Concurrency(...), or a list")
     return value
@@ -91,7 +94,7 @@ def read_strategy(value: object, what: str) -> str:
 
 def _scope(value: object, what: str) -> str:
     if not isinstance(value, str) or len(value) > SCOPE_CHARACTERS_MAX or not value.isprintable():
-        raise DefinitionError(f"scope of {what} is {value!r}: use up to {SCOPE_CHARACTERS_MAX} printable characters")
+        raise DefinitionError(f"scope of {what} is {shortened(value)}: use up to {SCOPE_CHARACTERS_MAX} printable characters")
     return value
 
 
@@ -102,7 +105,7 @@ def _weights(value: object, strategy: str, what: str) -> dict[str, int]:
         raise DefinitionError(f"weights of {what} would never count: only {GROUP_ROUND_ROBIN} serves keys in turn, this is {strategy}")
     for key, turns in value.items():
         if not isinstance(key, str) or not 1 <= len(key) <= KEY_CHARACTERS_MAX:
-            raise DefinitionError(f"weights of {what} has the key {key!r}: use text of 1 to {KEY_CHARACTERS_MAX} characters")
+            raise DefinitionError(f"weights of {what} has the key {shortened(key)}: use text of 1 to {KEY_CHARACTERS_MAX} characters")
         if isinstance(turns, bool) or not isinstance(turns, int) or not 1 <= turns <= WEIGHT_MAX:
-            raise DefinitionError(f"weight of {key!r} of {what} is {turns!r}: use a whole number from 1 to {WEIGHT_MAX:,}")
+            raise DefinitionError(f"weight of {shortened(key)} of {what} is {turns!r}: use a whole number from 1 to {WEIGHT_MAX:,}")
     return dict(value)

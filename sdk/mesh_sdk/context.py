@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import InvalidInput, MeshError, SpawnError, StepCancelled
+from mesh_sdk.labels import DesiredLabels
 from mesh_sdk.step import Step, step_name
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Spawn(Generic[ChildInput, ChildOutput]):
         sticky: run it on this worker.
         priority: 1 to 9; 0 is the workflow's own.
         metadata: given to the run.
+        desired_worker_labels: stand in place of those of the same names that its steps want.
     """
 
     workflow: str | Startable[ChildInput, ChildOutput]
@@ -56,6 +58,7 @@ class Spawn(Generic[ChildInput, ChildOutput]):
     sticky: bool = False
     priority: int = 0
     metadata: Mapping[str, str] | None = None
+    desired_worker_labels: DesiredLabels | None = None
 
 
 class WorkerView(Protocol):
@@ -134,6 +137,8 @@ class Context(Generic[Input]):
         name = step_name(step)
         assign = self._attempt.assign
         output = assign.parents.get(name)
+        if output is None and self._attempt.action.is_key:
+            raise MeshError(f"step {name!r} has no output yet: key function {assign.name!r} runs before all steps, its input is the run's")
         if output is None:
             parents = ", ".join(repr(parent) for parent in assign.parents) or "none"
             raise MeshError(f"step {name!r} is no parent of step {assign.name!r} (its parents: {parents}): name it in parents=[…]")
@@ -266,6 +271,7 @@ class Context(Generic[Input]):
         key: str = "",
         priority: int = 0,
         metadata: Mapping[str, str] | None = None,
+        desired_worker_labels: DesiredLabels | None = None,
     ) -> RunRef[ChildOutput]: ...
     @overload
     def spawn_workflow(
@@ -278,6 +284,7 @@ class Context(Generic[Input]):
         key: str = "",
         priority: int = 0,
         metadata: Mapping[str, str] | None = None,
+        desired_worker_labels: DesiredLabels | None = None,
     ) -> RunRef[Any]: ...
 
     def spawn_workflow(
@@ -290,6 +297,7 @@ class Context(Generic[Input]):
         key: str = "",
         priority: int = 0,
         metadata: Mapping[str, str] | None = None,
+        desired_worker_labels: DesiredLabels | None = None,
     ) -> RunRef[Any]:
         """Start a child run, once, however often this step is tried.
 
@@ -301,6 +309,7 @@ class Context(Generic[Input]):
             key: names the child among its siblings, so that a retry which spawns in another order finds it again.
             priority: 1 to 9; 0 is the workflow's own.
             metadata: given to the run.
+            desired_worker_labels: stand in place of those of the same names that its steps want.
 
         Returns:
             At once; `await ref.result()` gives the child's result, in sync steps `ref.result_sync()`.
@@ -312,6 +321,7 @@ class Context(Generic[Input]):
             InvalidInput: when the input does not pass the child's model. Whatever is raised, nothing was written.
         """
         given: dict[str, Any] = {"sticky": sticky, "key": key, "priority": priority, "metadata": metadata}
+        given["desired_worker_labels"] = desired_worker_labels
         if options is not None and not isinstance(options, Mapping):
             raise SpawnError(f"options of spawn_workflow is {options!r}: use a mapping such as {{'sticky': True}}")
         for name, value in (options or {}).items():

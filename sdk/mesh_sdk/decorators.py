@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Never, TypeVar, Unpack, cast, overload
 from mesh_sdk.errors import DefinitionError
 from mesh_sdk.key_function import KEY_MARK, KeyLimit, KeyOptions, is_key_mark, read_limit
 from mesh_sdk.labels import Label, read_labels
-from mesh_sdk.marks import markable, owner_of
+from mesh_sdk.marks import function_name, markable, owner_of, refuse_bare, refuse_marked, refuse_other
 from mesh_sdk.options import (
     StepOptions,
     TaskOptions,
@@ -24,7 +24,7 @@ from mesh_sdk.signature import caller_namespace
 from mesh_sdk.step import MARK, I, R, StepMark, mark_of
 from mesh_sdk.sticky import MOVED_MARK, is_moved_mark
 from mesh_sdk.task import Task, make_task
-from mesh_sdk.workflow import K, Workflow, function_name, refuse_bare
+from mesh_sdk.workflow import K, Workflow
 
 if TYPE_CHECKING:
     from mesh_sdk.context import Context
@@ -65,14 +65,15 @@ class StepMarker:
 
     def __call__(self, function: F, /) -> F:
         """Mark the method; `@mesh.workflow()` on its class makes it a step."""
-        inner = markable(function, "@mesh.step()")
+        namespace = caller_namespace()
+        inner = markable(function, "@mesh.step()", namespace)
         own = function_name(inner)
         settings = read_step(self._options, f"step {own!r}")
         mark = StepMark(settings.name or check_name(own, "a step"), settings)
-        before = caller_namespace().get(own)
+        before = namespace.get(own)
         if before is not None and mark_of(before) is not None:
             raise DefinitionError(f"two steps called {own!r} in {owner_of(inner)}: rename one")
-        _refuse_other(own, (function, before), "a step")
+        refuse_other(own, (function, before), "a step")
         setattr(function, MARK, mark)
         return function
 
@@ -82,10 +83,11 @@ class MovedMarker:
 
     def __call__(self, function: F, /) -> F:
         """Mark the method; `@mesh.workflow()` on its class finds it."""
-        inner = markable(function, "@mesh.on_moved()")
+        namespace = caller_namespace()
+        inner = markable(function, "@mesh.on_moved()", namespace)
         own = function_name(inner)
-        before = caller_namespace().get(own)
-        _refuse_other(own, (function, before), "the on_moved method")
+        before = namespace.get(own)
+        refuse_other(own, (function, before), "the on_moved method")
         if is_moved_mark(before):
             raise DefinitionError(f"two on_moved methods called {own!r} in {owner_of(inner)}: keep one")
         setattr(function, MOVED_MARK, True)
@@ -100,31 +102,17 @@ class KeyMarker:
 
     def __call__(self, function: K, /) -> K:
         """Mark the method; `@mesh.workflow()` on its class finds it."""
-        inner = markable(function, "@mesh.concurrency()")
+        namespace = caller_namespace()
+        inner = markable(function, "@mesh.concurrency()", namespace)
         own = function_name(inner)
-        before = caller_namespace().get(own)
-        _refuse_other(own, (function, before), "the key function")
+        before = namespace.get(own)
+        refuse_other(own, (function, before), "the key function")
         if is_key_mark(function):
             raise DefinitionError(f"{own!r} is marked with @mesh.concurrency() twice: keep one")
         if is_key_mark(before):
             raise DefinitionError(f"two key functions called {own!r} in {owner_of(inner)}: keep one")
         setattr(function, KEY_MARK, self._limit)
         return function
-
-
-_ROLES: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
-    ("a step", "@mesh.step()", lambda thing: mark_of(thing) is not None),
-    ("the on_moved method", "@mesh.on_moved()", is_moved_mark),
-    ("the key function", "@mesh.concurrency()", is_key_mark),
-)
-"""What a method may be, one of them: (role, the decorator that gives it, who has it)."""
-
-
-def _refuse_other(name: str, things: tuple[object, ...], role: str) -> None:
-    """Refuse a method, or the name of one, that has another role already."""
-    for other, decorator, has in _ROLES:
-        if other != role and any(has(thing) for thing in things):
-            raise DefinitionError(f"{name!r} is marked with {decorator}: it can't be {role} too, give that a method with a name of its own")
 
 
 class Definitions:
@@ -157,7 +145,7 @@ class Definitions:
             ...     def greet(self, context: Context):
             ...         return {"hello": context.workflow_input()["name"]}
         """
-        refuse_bare(bare, "@mesh.workflow()")
+        refuse_bare(bare, "@mesh.workflow()", "name='orders'")
         settings = read_workflow(options, f"workflow {options['name']!r}" if options.get("name") else "mesh.workflow(...)")
         return Workflow(cast("Mesh", self), settings, UNTYPED if input is None else input)
 
@@ -171,7 +159,7 @@ class Definitions:
         Raises:
             DefinitionError: an option that can't be.
         """
-        refuse_bare(bare, "@mesh.step()")
+        refuse_bare(bare, "@mesh.step()", "retries=2")
         return StepMarker(options)
 
     # ---- one function -----------------------------------------------------------------------------------------------
@@ -232,7 +220,7 @@ class Definitions:
             ...     @mesh.on_moved()
             ...     def rebuild(self, context: Context): context.local["model"] = read_model()
         """
-        refuse_bare(bare, "@mesh.on_moved()")
+        refuse_bare(bare, "@mesh.on_moved()", "")
         refuse_unknown(options, (), "@mesh.on_moved()")
         return MovedMarker()
 
@@ -262,7 +250,7 @@ class Definitions:
             ...     @mesh.step()
             ...     def answer(self, context: Context): ...
         """
-        refuse_bare(bare, "@mesh.concurrency()")
+        refuse_bare(bare, "@mesh.concurrency()", "max_runs=1")
         return KeyMarker(read_limit(options, "@mesh.concurrency()"))
 
     # ---- workers ----------------------------------------------------------------------------------------------------
@@ -312,6 +300,7 @@ def _task(mesh: Mesh, function: Callable[..., Any], options: TaskOptions, depth:
     if isinstance(function, type) or not callable(function):
         raise DefinitionError(f"@mesh.task decorates a function, this is {function!r}")
     own = function_name(function)
+    refuse_marked(function, f"task {own!r}")
     for_workflow, for_step = split_task(options, f"task {own!r}")
     chosen = for_workflow.get("name")
     name = check_name(own if chosen is None else chosen, f"task {own!r}")

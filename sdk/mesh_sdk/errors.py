@@ -15,6 +15,7 @@ MeshError
 ├── StickyChildError
 ├── SpawnError                  a child that can't be spawned, or a wait that could never end
 ├── RunNotFound
+├── WorkerNotFound
 ├── RegistrationRefused
 ├── RunError
 │   ├── RunFailed
@@ -89,6 +90,10 @@ class RunNotFound(MeshError):
     """No run of this id is known."""
 
 
+class WorkerNotFound(MeshError):
+    """No worker of this id is known."""
+
+
 class RegistrationRefused(MeshError):
     """The scheduler refused the worker: its id is held by another, or its definitions can't be used."""
 
@@ -123,7 +128,7 @@ class StepFailure:
     """How one step failed.
 
     Attributes:
-        step: the step's name.
+        step: the step's name; a key function's, when that failed and the run could not begin.
         type: name of the exception's class.
         message: its text.
         traceback: its traceback as text, "" when there is none.

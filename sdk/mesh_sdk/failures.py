@@ -18,6 +18,8 @@ def error_of(done: Done) -> MeshError:
     text = "; ".join(_told(failure) for failure in failures) or "the scheduler gave no reason"
     if done.status == records.TIMED_OUT:
         return RunTimedOut(f"run {done.run} timed out: {text}", done.run, failures)
+    if len(failures) > 1 and not failures[0].step:  # a key function failed, which is no step: the reason says so, and quotes the error
+        text, failures = failures[0].message, failures[1:]
     return RunFailed(f"run {done.run} failed: {text}", done.run, failures)
 
 

@@ -123,7 +123,8 @@ def read_key(raw: Any, limit: KeyLimit, workflow: str, name: str, input_type: An
     """
     function = raw.__func__ if isinstance(raw, staticmethod | classmethod) else raw
     what = f"key function {name!r} of workflow {workflow!r}"
-    signature = read_signature(function, what, namespace, method=bool(attribute) and not isinstance(raw, staticmethod))
+    is_method = bool(attribute) and not isinstance(raw, staticmethod)
+    signature = read_signature(function, what, namespace, method=is_method, role="key function")
     _refuse_result(signature, what)
     settings = StepSettings(name, (), TIMEOUT_MS, None, 0, 0.0, 0, 0, slots=0)
     kind = input_type if is_untyped(signature.input_type) else signature.input_type

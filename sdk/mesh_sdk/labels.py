@@ -21,6 +21,7 @@ WISHES_BYTES_MAX = 16 * 1024
 _WHOLE_MAX = 2**63 - 1
 _EQUAL = "="
 _AMONG = "in"
+_SYNONYMS = {"==": "=", "≠": "!=", "≤": "<=", "≥": ">="}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class WorkerLabel:
             Text compares with text and numbers with numbers: across the two only `!=` holds.
         required: only workers that have it; else they are only preferred, by `weight`.
         weight: how much a worker that has it is preferred, less than 0 how much it is avoided.
-        comparator: one of `= != < <= > >= in`; `==` is `=`.
+        comparator: one of `= != < <= > >= in`; also `== ≠ ≤ ≥`.
     """
 
     value: Label | Sequence[Label]
@@ -72,7 +73,7 @@ def _wish(name: object, wanted: Any, what: str, error: type[Exception]) -> Label
     checked = _check_name(name, what, error)
     label: Any = wanted if isinstance(wanted, WorkerLabel) else WorkerLabel(wanted)
     what = f"label {checked!r} of {what}"
-    comparator = _EQUAL if label.comparator == "==" else label.comparator
+    comparator = _SYNONYMS.get(label.comparator, label.comparator) if isinstance(label.comparator, str) else label.comparator
     if comparator not in COMPARATORS:
         raise error(f"comparator of {what} is {comparator!r}: use one of {', '.join(COMPARATORS)}")
     if not isinstance(label.required, bool):

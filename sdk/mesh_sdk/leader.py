@@ -1,6 +1,7 @@
 """Asking the leader: requests without effect, put again until somebody answers.
 
-Rule: a read waits out a failover, up to FAILOVER_S, and no longer.
+Rule: a read waits out a failover, up to FAILOVER_S, and no longer; what a leader took along when it died is asked again as soon as there is
+another one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 FAILOVER_S = 10.0
 _REQUEST_S = 5.0
+_ASK_AGAIN_FIRST_S = 1.0
+"""Twice as long each time. An answer may take longer, so the older request stays open."""
 _RETRY_FIRST_S = 0.05
 _RETRY_MOST_S = 0.5
 
@@ -76,9 +79,29 @@ class Leader:
 
         async def ask() -> bytes:
             bus = await self._bus()
-            return _unwrap(await bus.request(subject, data, _REQUEST_S))
+            return _unwrap(await self._first_answer(bus, subject, data))
 
         return await self.persist(ask, what or name)
+
+    async def _first_answer(self, bus: Bus, subject: str, data: bytes) -> bytes:
+        """The first answer to a request, which is put once more from time to time, and when there is news."""
+        patience = Backoff(_ASK_AGAIN_FIRST_S, _REQUEST_S)
+        asked: list[asyncio.Task[bytes]] = []
+        try:
+            while True:
+                asked.append(asyncio.create_task(bus.request(subject, data, _REQUEST_S)))
+                again = asyncio.create_task(patience.wait(self.news))
+                try:
+                    await asyncio.wait((*asked, again), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    again.cancel()
+                for request in asked:
+                    if request.done():
+                        return request.result()
+        finally:
+            for request in asked:
+                request.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def persist(self, ask: Callable[[], Awaitable[T]], what: str) -> T:
         """Ask until there is an answer.

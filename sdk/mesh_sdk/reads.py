@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import msgspec
 from msgspec import Struct, field
 
+from mesh_sdk.cancelling import cancel_run
 from mesh_sdk.errors import InvalidInput, MeshError
-from mesh_sdk.protocol.records import Cancel
 
 if TYPE_CHECKING:
     from mesh_sdk.clients import Clients
@@ -69,8 +69,9 @@ class Wait(Struct, frozen=True, kw_only=True):
     """What a run waits for, for programs; `RunInfo.waiting` says the same in words.
 
     Attributes:
-        kind: `worker` (the one that the run is bound to), `slots` (of any worker), `labels` (or slots that no worker has), `group` (a place
-            in a concurrency group), `rate`, `key` (a key function's answer), `delay` (of its start) or `retry`.
+        kind: `worker` (the one that the run is bound to; or any, where none that could run it takes work), `slots` (a free one, of any
+            worker), `labels` (or slots that no worker has), `group` (a place in a concurrency group), `rate`, `key` (a key function's
+            answer), `delay` (of its start) or `retry`.
         cause: what keeps it, e.g. `worker w-3 is away`.
         step: that waits, "" when it is the whole run.
         worker: that is waited for, None when any would do.
@@ -301,8 +302,15 @@ class RunReads:
         )
 
     async def cancel(self, run_id: str, reason: str = "cancelled by a client") -> None:
-        """Ask for the end of a run. Returns once the request is stored; a run that has ended stays as it is."""
-        await self._clients.here().control(Cancel(run_id, reason), f"the cancel of run {run_id}")
+        """Ask for the end of a run. It is stored, and the leader asked whether there is such a run; one that has ended stays as it is.
+
+        Without a leader it returns after the time that reads take, and the next one sees to it.
+
+        Raises:
+            RunNotFound: when no run of this id is known.
+            Unavailable: when it could not be stored.
+        """
+        await cancel_run(self._clients.here(), run_id, reason)
 
     def cancel_sync(self, run_id: str, reason: str = "cancelled by a client") -> None:
         """`cancel` for code without an event loop."""

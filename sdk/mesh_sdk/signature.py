@@ -47,7 +47,9 @@ def caller_namespace(depth: int = 2) -> Namespace:
     return sys._getframe(depth).f_locals
 
 
-def read_signature(function: Callable[..., Any], what: str, namespace: Namespace, *, method: bool = False) -> StepSignature:
+def read_signature(
+    function: Callable[..., Any], what: str, namespace: Namespace, *, method: bool = False, role: str = "step"
+) -> StepSignature:
     """Find out how a step's function is called.
 
     Args:
@@ -55,12 +57,13 @@ def read_signature(function: Callable[..., Any], what: str, namespace: Namespace
         what: names the step in messages.
         namespace: names that its annotations may use besides its module's.
         method: the first parameter is `self`.
+        role: that the function has.
 
     Raises:
         DefinitionError: when it can't be a step.
     """
-    _refuse_generators(function, what)
-    parameters = _parameters(function, what, method)
+    _refuse_generators(function, what, role)
+    parameters = _parameters(function, what, method, role)
     annotations = _Annotations(function, namespace, what)
     types = [annotations.of_parameter(parameter) for parameter in parameters]
     place = _context_place(parameters, types, what)
@@ -75,29 +78,29 @@ def read_signature(function: Callable[..., Any], what: str, namespace: Namespace
     )
 
 
-def _refuse_generators(function: Callable[..., Any], what: str) -> None:
+def _refuse_generators(function: Callable[..., Any], what: str, role: str) -> None:
     inner = inspect.unwrap(function)
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise DefinitionError(f"{what} is a generator: a step returns its output, it can't yield")
+        raise DefinitionError(f"{what} is a generator: a {role} returns its output, it can't yield")
 
 
-def _parameters(function: Callable[..., Any], what: str, method: bool) -> list[inspect.Parameter]:
+def _parameters(function: Callable[..., Any], what: str, method: bool, role: str) -> list[inspect.Parameter]:
     try:
         found = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
-        raise DefinitionError(f"{what}: {function!r} can't be called as a step: {error}") from error
+        raise DefinitionError(f"{what}: {function!r} can't be called as a {role}: {error}") from error
     if method:
         found = found[1:]
     for parameter in found:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty:
-            raise DefinitionError(f"{what} needs the keyword {parameter.name!r}: a step takes the input and the context, nothing else")
+            raise DefinitionError(f"{what} needs the keyword {parameter.name!r}: a {role} takes the input and the context, nothing else")
     positional = [parameter for parameter in found if parameter.kind in _POSITIONAL]
     while len(positional) > _PARAMETERS_MAX and positional[-1].default is not inspect.Parameter.empty:
         positional.pop()
     if not 1 <= len(positional) <= _PARAMETERS_MAX:
         names = ", ".join(parameter.name for parameter in positional) or "none"
         raise DefinitionError(
-            f"{what} takes {len(positional)} parameters ({names}): a step takes the context, or the input and the context"
+            f"{what} takes {len(positional)} parameters ({names}): a {role} takes the context, or the input and the context"
         )
     return positional
 

@@ -16,6 +16,7 @@ from mesh_sdk.binding import check_binding
 from mesh_sdk.clients import ClientRuns
 from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import InvalidInput, MeshError
+from mesh_sdk.expressions import shortened
 from mesh_sdk.failures import error_of
 from mesh_sdk.labels import DesiredLabels, read_wishes
 from mesh_sdk.options import IdempotencyKey, check_priority, metadata_of
@@ -345,7 +346,7 @@ def _worker_id(worker: object, what: str) -> str:
 
 def _checked_key(key: object, what: str) -> str:
     if not isinstance(key, str) or not 1 <= len(key) <= KEY_CHARACTERS_MAX:
-        raise InvalidInput(f"key of {what} is {key!r}: use 1 to {KEY_CHARACTERS_MAX} characters of text")
+        raise InvalidInput(f"key of {what} is {shortened(key)}: use 1 to {KEY_CHARACTERS_MAX} characters of text")
     return key
 
 

@@ -6,16 +6,17 @@ Rule: it has no logic of its own, only the workflow's and the step's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Never, Unpack
 
 from mesh_sdk.errors import InvalidInput
+from mesh_sdk.key_function import KeyOptions
 from mesh_sdk.options import StepOptions
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.serialize import dumper
 from mesh_sdk.signature import Namespace
 from mesh_sdk.starting import Startable
 from mesh_sdk.step import I, R, Step
-from mesh_sdk.workflow import Workflow
+from mesh_sdk.workflow import K, Workflow
 
 
 class Task(Startable[I, R]):
@@ -49,6 +50,20 @@ class Task(Startable[I, R]):
         """What a worker registers."""
         return self.workflow.definition()
 
+    def concurrency(self, *bare: Never, **options: Unpack[KeyOptions]) -> Callable[[K], K]:
+        """Limit how many runs go on at once for each key that a function of the run gives; see `Mesh.concurrency`.
+
+        Args:
+            **options: `max_runs, limit_strategy`.
+
+        Returns:
+            A decorator that gives the function back. The function takes what the task's takes, and has a name of its own.
+
+        Raises:
+            DefinitionError: when it can't be.
+        """
+        return self.workflow.concurrency(*bare, **options)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function itself."""
         return self.step(*args, **kwargs)
@@ -63,4 +78,6 @@ def make_task(workflow: Workflow[Any], function: Callable[..., Any], options: St
     Raises:
         DefinitionError: when it can't be a step.
     """
-    return Task(workflow, workflow.add_step(function, options, namespace))
+    step = workflow.add_step(function, options, namespace)
+    workflow.input_type = step.spec.input_type  # a key function gets what the task gets
+    return Task(workflow, step)

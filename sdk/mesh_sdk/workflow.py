@@ -22,7 +22,7 @@ from mesh_sdk.definition import make_definition
 from mesh_sdk.errors import DefinitionError, InvalidInput
 from mesh_sdk.graph import check_parents
 from mesh_sdk.key_function import KeyLimit, KeyOptions, KeySpec, is_key_mark, limit_of, read_key, read_limit
-from mesh_sdk.marks import refuse_unmarked
+from mesh_sdk.marks import function_name, refuse_bare, refuse_hidden, refuse_marked, refuse_unmarked
 from mesh_sdk.options import StepOptions, StepSettings, WorkflowSettings, check_name, read_step, refuse_unknown
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.serialize import UNTYPED, dumper, is_untyped, parser
@@ -97,6 +97,7 @@ class Workflow(Startable[I, Any]):
         self._moved: MovedSpec | None = None
         self._key_function: KeySpec | None = None
         self._definition: WorkflowDefinition | None = None
+        self._is_bound = False
         if settings.name is not None:
             self._take_name(settings.name)
 
@@ -115,7 +116,7 @@ class Workflow(Startable[I, Any]):
         Raises:
             DefinitionError: when the step can't work.
         """
-        refuse_bare(bare, "@workflow.step()")
+        refuse_bare(bare, "@workflow.step()", "retries=2")
         return StepDecorator(self, options)
 
     def on_moved(self, *bare: Never, **options: Never) -> Callable[[F], F]:
@@ -127,7 +128,7 @@ class Workflow(Startable[I, Any]):
         Raises:
             DefinitionError: when it can't be.
         """
-        refuse_bare(bare, "@workflow.on_moved()")
+        refuse_bare(bare, "@workflow.on_moved()", "")
         refuse_unknown(options, (), "@workflow.on_moved()")
 
         def decorate(function: F) -> F:
@@ -149,7 +150,7 @@ class Workflow(Startable[I, Any]):
         Raises:
             DefinitionError: when it can't be.
         """
-        refuse_bare(bare, "@workflow.concurrency()")
+        refuse_bare(bare, "@workflow.concurrency()", "max_runs=1")
         limit = read_limit(options, "@workflow.concurrency()")
 
         def decorate(function: K) -> K:
@@ -176,6 +177,7 @@ class Workflow(Startable[I, Any]):
         return cls
 
     def _take(self, cls: type, attribute: str, raw: Any, namespace: Namespace) -> None:
+        refuse_hidden(cls, attribute, raw)
         if (mark := mark_of(raw)) is not None:
             self._add_method(attribute, raw, mark, namespace)
         if is_moved_mark(raw):
@@ -198,7 +200,14 @@ class Workflow(Startable[I, Any]):
             raise DefinitionError(f"workflow {self.name!r} is a class, {self._class.__name__!r}: mark a method of it with {decorator}")
         if isinstance(function, type | Step) or not callable(function) or any(spec.function is function for spec in self._specs.values()):
             raise DefinitionError(f"{function!r} can't be {role} of workflow {self.name!r}: use a function that is no step")
+        refuse_marked(function, f"{role} {function_name(function)!r} of workflow {self.name!r}")
         self._refuse_taken(function, role)
+        self._refuse_late(function_name(function))
+
+    def _refuse_late(self, name: str) -> None:
+        """Refuse what the workers that have this workflow would not know of."""
+        if self._is_bound:
+            raise DefinitionError(f"workflow {self.name!r} is registered on a worker already: add {name!r} to it before")
 
     def _refuse_taken(self, function: object, role: str) -> None:
         """Refuse a function that has another role than that of a step already."""
@@ -236,8 +245,10 @@ class Workflow(Startable[I, Any]):
             raise DefinitionError(f"{function!r} can't be a step of workflow {self.name!r}: use a function")
         if self._class is not None:
             raise DefinitionError(f"workflow {self.name!r} takes its steps from the class {self._class.__name__!r}: mark a method of it")
+        refuse_marked(function, f"step {function_name(function)!r} of workflow {self.name!r}")
         settings = read_step(options, f"step {function_name(function)!r} of workflow {self.name!r}")
         name = settings.name or check_name(function_name(function), f"a step of workflow {self.name!r}")
+        self._refuse_late(name)
         self._refuse_foreign(name, settings)
         check_parents(self.name, name, [step_name(parent) for parent in settings.parents], self._specs)
         signature = read_signature(function, f"step {self.name}:{name}", namespace)
@@ -308,6 +319,7 @@ class Workflow(Startable[I, Any]):
             DefinitionError: when the class can't be instantiated without arguments.
         """
         definition = self.definition()
+        self._is_bound = True
         if instance is None and self._class is not None:
             instance = _instantiate(self._class)
         specs = [spec.step for spec in (self._key_function,) if spec is not None] + self.steps
@@ -317,16 +329,6 @@ class Workflow(Startable[I, Any]):
 
     def __repr__(self) -> str:
         return f"<Workflow {self._name!r} of {len(self._specs)} steps>"
-
-
-def refuse_bare(arguments: tuple[object, ...], decorator: str) -> None:
-    """Refuse a decorator that stands without its parentheses.
-
-    Raises:
-        DefinitionError: naming what was decorated.
-    """
-    if arguments:
-        raise DefinitionError(f"{decorator} needs its parentheses on {arguments[0]!r}: options are given by keyword")
 
 
 def find_workflow(thing: object) -> tuple[Workflow[Any], object | None]:
@@ -352,12 +354,6 @@ def find_workflow(thing: object) -> tuple[Workflow[Any], object | None]:
     raise DefinitionError(
         f"{thing!r} is no workflow: use a task, a workflow, a class decorated with @mesh.workflow(), or an instance of one"
     )
-
-
-def function_name(function: Callable[..., Any]) -> str:
-    """The name that a function gives its step, "" when it has none."""
-    inner = getattr(function, "func", function)
-    return str(getattr(inner, "__name__", ""))
 
 
 def _methods(cls: type) -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,7 @@ CODES = [
     (errors.ConnectionFailed, 4),
     (errors.ServerUnsuitable, 5),
     (errors.RunNotFound, 6),
+    (errors.WorkerNotFound, 6),
     (errors.UnknownWorkflow, 6),
     (errors.RunFailed, 7),
     (errors.RunCancelled, 7),
@@ -35,6 +36,12 @@ CODES = [
     (errors.MeshError, 1),
     (engine.ServerStartFailed, 1),
 ]
+
+
+def test_the_package_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "mesh", "runs", "--nonsense"], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == Exit.USAGE
+    assert done.stderr.startswith("mesh: ")
 
 
 @pytest.mark.parametrize(("error", "code"), CODES, ids=[error.__name__ for error, _ in CODES])

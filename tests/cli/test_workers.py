@@ -15,6 +15,9 @@ from mesh.server import EmbeddedServer
 from tests.cli.processes import COMMAND, Running, mesh, mesh_json
 
 MODULE = """
+import asyncio
+import pathlib
+
 from mesh_sdk import Context, Mesh
 
 mesh = Mesh()
@@ -23,7 +26,12 @@ mesh = Mesh()
 async def greet(data: dict, ctx: Context) -> str:
     return ctx.worker.id()
 
-worker = mesh.worker("steered", slots=2, workflows=[greet], labels={"zone": "a"})
+@mesh.task()
+async def wait_for(name: str, ctx: Context) -> None:
+    while not pathlib.Path(name).exists():
+        await asyncio.sleep(0.02)
+
+worker = mesh.worker("steered", slots=2, workflows=[greet, wait_for], labels={"zone": "a"})
 """
 WITHIN_S = 15.0
 
@@ -95,6 +103,22 @@ def test_a_drained_worker_ends_well(place: Place):
     _eventually(lambda: "drained" not in place.states())
 
 
+def test_a_worker_that_drains_can_not_be_had_to_do_anything_else(place: Place):
+    """What is printed is what is true: it goes on draining."""
+    with place.worker("drains") as worker:
+        worker.line("ready")
+        run = place.run("run", "wait_for", '"the-end"').strip()
+        _eventually(lambda: place.json("runs", "show", run)["status"] == "running")
+        place.run("workers", "drain", "drains")
+        for what in ("resume", "pause"):
+            done = subprocess.run([*COMMAND, "workers", what, "drains", "--url", place.url], capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"worker 'drains' is draining and its process will end: it can't {what} any more" in done.stderr
+        assert place.states()["drains"] == "draining"
+        (place.folder / "the-end").touch()
+        assert worker.process.wait(WITHIN_S) == 0
+
+
 def test_a_drained_process_of_several_is_not_started_again(place: Place):
     with place.worker("many", "--processes", "2") as many:
         many.line("ready 2")
@@ -111,7 +135,7 @@ def test_a_drained_process_of_several_is_not_started_again(place: Place):
 def test_a_worker_that_is_not_there_is_said_in_one_line(place: Place, what: str):
     command = [*COMMAND, "workers", what, "nobody", "--url", place.url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
-    assert done.returncode != 0
+    assert done.returncode == 6
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "there is no worker 'nobody'" in done.stderr

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from mesh.core import image as images
 from mesh.core import records as facts
+from mesh.core import run_keys
 from mesh.core import step as steps
 from mesh.scheduler import api, views
 from mesh.store import snapshots
@@ -25,12 +26,12 @@ from mesh_sdk.protocol import records as wire
 from mesh_sdk.transport import objects
 from mesh_sdk.worker import holder
 
-ARRAYS: tuple[ModuleType, ...] = (wire, beats, definitions, facts, images, snapshots, holder)
+ARRAYS: tuple[ModuleType, ...] = (wire, beats, definitions, facts, run_keys, images, snapshots, holder)
 """Modules whose structs travel, or are stored, as arrays."""
 OBJECTS: tuple[ModuleType, ...] = (reads, binding, api, views, objects)
 """Modules whose structs travel as JSON objects."""
 BASES = (wire.Record, facts.Fact)
-MOVED = {beats.__name__: wire.__name__}
+MOVED = {beats.__name__: wire.__name__, run_keys.__name__: facts.__name__}
 """Modules whose structs stood in another one when they were first recorded: where they stand is no part of what travels."""
 UNIONS = {
     "Trigger": wire.Trigger,

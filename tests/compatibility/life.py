@@ -69,6 +69,7 @@ class Heard(World):
 
 
 SHARED = ConcurrencyDefinition(2, "GROUP_ROUND_ROBIN", "input.k", scope="k", weights={"a": 2})
+OF_STEPS = msgspec.structs.replace(SHARED, scope="k of steps")
 FLOWS = [
     WorkflowDefinition(
         "called",
@@ -85,11 +86,12 @@ FLOWS = [
     WorkflowDefinition(
         "bounded",
         [
-            StepDefinition("a", priority=5, slots=2, concurrency=[SHARED], rate_limits=[RateDefinition("input.k", 5, 60_000, "input.n")]),
+            StepDefinition("a", priority=5, slots=2, concurrency=[OF_STEPS], rate_limits=[RateDefinition("input.k", 5, 60_000, "input.n")]),
             StepDefinition("b", [0], labels=[LabelDefinition("gpu", ("a100", 2), "in", True, 7), LabelDefinition("zone", "eu", weight=-3)]),
         ],
     ),
 ]
+WIDER = msgspec.structs.replace(FLOWS[1], concurrency=[SHARED, ConcurrencyDefinition(2, "QUEUE_NEWEST", "input.k")])
 
 
 def _answer_keys(world: Heard, workers: list[Holder], answer: Callable[..., None], *output: bytes) -> None:
@@ -118,7 +120,8 @@ def _flow(world: Heard) -> None:
     for order in list(worker.running.values())[:2]:
         world.finish(worker, order)
     world.decide(wire.Steer("f2", wire.RESUME), Sender("operator"))
-    world.decide(wire.Register("w", 3, FLOWS, {"gpu": "h100", "zone": "us"}, "client-f1"), worker.sender)  # its labels have changed
+    newer = [WIDER if flow.name == WIDER.name else flow for flow in FLOWS]
+    world.decide(wire.Register("w", 3, newer, {"gpu": "h100", "zone": "us"}, "client-f1"), worker.sender)  # its labels have changed
     world.now += 500
     world.take_over("image")  # while runs wait for a rate
     world.pass_time(9_500)

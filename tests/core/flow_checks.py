@@ -100,10 +100,12 @@ class FlowWorld(StickyWorld):
             assert holder.room >= 0, f"{holder.id} runs more than its slots"
 
     def may_be_left(self, fact: Fact) -> bool:
-        """Behind a step that finds no slot for itself others wait for the same rate, for a moment."""
+        """Behind a step that finds no slot for itself others wait for the same rate, for a moment; what is kept is not theirs."""
         run = self.state.runs.get(fact.run) if isinstance(fact, facts.StepReleased) else None
         if run is None or not isinstance(fact, facts.StepReleased) or (keys := keys_of(run.steps[fact.step])) is None:
             return False
+        if any(rate[0] in self.state.limits.lines and self.state.limits.lines[rate[0]].units for rate in keys.rates):
+            return True
         asked = [at for rate in keys.rates if (at := self.state.timers._rates.get(rate[0])) is not None]
         return bool(asked) and self.state.now < min(asked) <= self.state.now + POLL_MS
 
@@ -125,7 +127,7 @@ class FlowWorld(StickyWorld):
                 assert not timeout or run.wanted_at + timeout > self.state.now, f"run {run.id} waits for its place for too long"
                 assert any(group.full for group in ticket.groups), f"run {run.id} waits for places that are free"
             for step in run.steps:
-                if step.state is READY and step.parked and step.ticket is not None and step.ticket.parked is not None:
+                if step.state is READY and step.parked and step.ticket is not None and step.ticket.waits_for_place:
                     full = any(group.full for group in step.ticket.groups)
                     assert full or not self._fits(step), (
                         f"{step.action} of {run.id} waits for a place, and there is a slot and a place for it"

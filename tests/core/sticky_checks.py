@@ -11,7 +11,7 @@ from mesh.core.records import NEVER, Fact
 from mesh.core.state import State
 from mesh.core.step import OUT, READY, Step
 from mesh_sdk.protocol import records as wire
-from tests.core.comparing import may_go_before
+from tests.core.comparing import may_go_before, waited
 from tests.core.holder import Holder
 from tests.core.world import World
 
@@ -89,7 +89,8 @@ class StickyWorld(World):
                 continue
             for step in left:
                 if step.run.worker == fact.worker and not step.run.loose and step.action in attempt.pool.actions:  # type: ignore[union-attr]
-                    assert may_go_before(attempt.step, step, self.state.now), f"{step.action} was passed over by {attempt.step.action}"
+                    right = may_go_before(attempt.step, step, waited(self.state, released), self.state.now)
+                    assert right, f"{step.action} was passed over by {attempt.step.action}"
 
     def _check_times(self) -> None:
         """Nothing waits or runs past its time."""
@@ -98,10 +99,11 @@ class StickyWorld(World):
             for step in run.steps:
                 if step.current is not None and step.current.until:
                     assert step.current.until > now, "an attempt has outlived its timeout"
-                if step.state is READY and step.sticky_at and not (run.placed or run.loose):
-                    assert step.sticky_at + run.flow.definition.sticky_timeout_ms > now, "SOFT has waited too long"
+                moves_at = max(step.sticky_at, step.let_go_at) + run.flow.definition.sticky_timeout_ms
+                if step.state is READY and step.sticky_at and not (run.placed or run.loose or step.parked):
+                    assert moves_at > now, "SOFT has waited too long"
                 if step.state == OUT and step.sticky_at and not step.recalled:
-                    assert step.sticky_at + run.flow.definition.sticky_timeout_ms > now, "an assignment has lain too long"
+                    assert moves_at > now, "an assignment has lain too long"
                 timeout = run.flow.steps[step.index].schedule_timeout_ms or (300_000 if run.flow.sticky == "HARD" else 0)
                 if step.state is READY and timeout:
                     assert step.ready_at + timeout > now, "the schedule timeout is over"

@@ -12,8 +12,9 @@ from mesh.core import labels, limits
 from mesh.core.admitting import Admitting
 from mesh.core.flow import Group, Groups
 from mesh.core.rates import Rates
+from mesh.core.reach import is_hopeless
 from mesh.core.step import READY, Step
-from mesh.core.waiting import is_hopeless, waiting_for
+from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import (
     FUNCTION,
@@ -35,8 +36,8 @@ HAPPENINGS = 60
 IDS = ("w1", "w2", "w3")
 
 
-def _limit(rng: random.Random, key: str = "") -> ConcurrencyDefinition:
-    scope = rng.choice(["", "", "shared"])
+def _limit(rng: random.Random, key: str = "", shared: str = "shared by runs") -> ConcurrencyDefinition:
+    scope = rng.choice(["", "", shared])
     strategy = STRATEGIES[0] if scope else rng.choice(STRATEGIES)
     return ConcurrencyDefinition(
         2 if scope else rng.randint(1, 3), strategy, key or "input.k", FUNCTION if key else "path", scope, {"a": 3}
@@ -56,7 +57,7 @@ def _step(rng: random.Random, index: int) -> StepDefinition:
     return StepDefinition(
         f"s{index}", sorted(rng.sample(range(index), rng.randint(0, min(index, 2)))), rng.choice([0, 500, 3_000]),
         rng.choice([0, 0, 9_000]), rng.randint(0, 2), 0.0, 0, rng.choice([0, 0, 2, 7]), "", rng.choice([1, 1, 1, 2, 3]),
-        [_limit(rng) for _ in range(rng.choice([0, 0, 0, 1]))], rates, wishes,
+        [_limit(rng, shared="shared by steps") for _ in range(rng.choice([0, 0, 0, 1]))], rates, wishes,
     )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from mesh.core.flow import SWEPT
 from mesh.core.records import StepReleased
+from mesh.core.tickets import SWEPT
 from mesh.core.waiting import admission
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import (
@@ -127,7 +127,7 @@ def test_a_place_is_kept_until_nothing_of_the_run_runs(taker: str) -> None:
     if taker:
         world.take_over(taker)
     assert status(world, first) == "cancelled"
-    waits = admission(world.state.runs[second])
+    waits = admission(world.state, world.state.runs[second])
     assert waits is not None
     assert waits.cause == "group a has 1 of 1"
     world.take(holder)  # the worker reads the withdrawal and stops

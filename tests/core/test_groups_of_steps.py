@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import msgspec
 import pytest
 
 from mesh.core.check import check
 from mesh.core.core import Core
 from mesh.core.inputs import SELF, TermBegan
+from mesh.core.limits import keys_of
 from mesh.core.records import RunAdmitted, RunKeyed, TermStarted
+from mesh.core.run_keys import StepKeys
 from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import (
@@ -188,6 +193,30 @@ def test_a_takeover_at_any_record_changes_nothing(definition: WorkflowDefinition
         assert not world.state.runs
         assert not len(world.state.limits.groups)
         world.check_followers()
+
+
+def test_a_steps_keys_are_found_without_looking_at_those_of_the_others() -> None:
+    class Counted(list[StepKeys]):
+        looked = 0
+
+        def __getitem__(self, place: Any) -> Any:
+            Counted.looked += 1
+            return super().__getitem__(place)
+
+        def __iter__(self) -> Iterator[StepKeys]:
+            for keys in super().__iter__():
+                Counted.looked += 1
+                yield keys
+
+    limit = ConcurrencyDefinition(1, key="input.k")
+    steps = [StepDefinition(f"s{n}", concurrency=[limit] if n % 2 else []) for n in range(1_000)]
+    world, _ = world_of(WorkflowDefinition("w", steps))
+    run = world.state.runs[world.start("w", input=A)]
+    assert run.keyed is not None
+    run.keyed.steps = Counted(run.keyed.steps)
+    found = [keys_of(step) for step in run.steps]
+    assert [keys.step if keys is not None else None for keys in found] == [n if n % 2 else None for n in range(1_000)]
+    assert Counted.looked <= 1_000 * 12
 
 
 def test_finished_runs_hold_no_groups() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mesh.core.labels import matches, overridden, weight
-from mesh.core.records import RunBound, StepReleased
-from mesh.core.waiting import is_hopeless, waiting_for
+from mesh.core.reach import is_hopeless
+from mesh.core.records import RunBound, RunRefused, StepReleased
+from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import Label, LabelDefinition, StepDefinition, WorkflowDefinition
 from tests.core.lives import TAKERS
@@ -61,6 +62,22 @@ def test_what_is_required_decides_and_what_is_liked_chooses() -> None:
     assert [fact.worker for _, fact in world.journal if isinstance(fact, StepReleased)] == ["w2", "w1"]
 
 
+def test_a_child_goes_where_the_labels_that_it_was_spawned_with_are() -> None:
+    world = World()
+    parent, child = WorkflowDefinition("parent", [StepDefinition("a")]), labelled(needs("none"))
+    holders = [world.join(f"w{number}", [parent, child], 3, gpu=f"g{number}") for number in range(3)]
+    world.start("parent")
+    [(holder, order)] = [(holder, order) for holder in holders for order in world.take(holder)]
+    children = {world.spawn(holder, order, "w", f"w#{number}", labels=[needs(f"g{number % 3}")]): number % 3 for number in range(6)}
+    for number, each in enumerate(holders):
+        assert {order.run for order in world.take(each)} == {run for run, place in children.items() if place == number}
+    many = [needs("a", name=str(number)) for number in range(33)]
+    refused = world.spawn(holder, order, "w", "w#7", labels=many)
+    [fact] = [fact for _, fact in world.journal if isinstance(fact, RunRefused)]
+    assert (fact.run, fact.error, fact.message) == (refused, "InvalidInput", "child 'w' has 33 labels, 32 are the most")
+    world.check_followers()
+
+
 def test_each_of_many_runs_goes_where_its_label_is() -> None:
     definition = labelled(needs("none"))
     world = World()
@@ -81,7 +98,7 @@ def test_labels_of_a_live_worker_change(taker: str) -> None:
     holder = world.join("w1", [definition], 2, gpu="b")
     run = world.start("w")
     step = world.state.runs[run].steps[0]
-    assert waiting_for(world.state, step).cause == "no worker that registers w:a has label gpu = a"
+    assert waiting_for(world.state, step).cause == 'no worker that registers w:a has label gpu = "a"'
     assert is_hopeless(world.state, step)
     world.take_over(taker)
     world.decide(wire.Register("w", 2, [definition], {"gpu": "a"}, "client-w1"), holder.sender)
@@ -101,7 +118,7 @@ def test_a_worker_that_is_merely_full_is_no_reason_to_give_up_hope() -> None:
     world.start("w")
     step = world.state.runs[world.start("w")].steps[0]
     assert not is_hopeless(world.state, step)
-    assert waiting_for(world.state, step).cause == "every slot of 1 that can run w:a is taken"
+    assert waiting_for(world.state, step).cause == 'every slot of 1 that can run w:a is taken: only worker w1 has label gpu = "a"'
 
 
 # ---- sticky -------------------------------------------------------------------------------------------------------------
@@ -132,7 +149,7 @@ def test_a_bound_run_says_what_its_worker_lacks() -> None:
     world.start("w")
     run = world.start("w", worker="w1")
     world.decide(wire.Register("w", 1, [definition], {}, "client-w1"), holder.sender)
-    assert waiting_for(world.state, world.state.runs[run].steps[0]).cause == "worker w1 does not have label gpu = a"
+    assert waiting_for(world.state, world.state.runs[run].steps[0]).cause == 'worker w1 does not have label gpu = "a"'
 
 
 # ---- slots --------------------------------------------------------------------------------------------------------------
@@ -238,7 +255,7 @@ def test_a_paused_worker_is_given_nothing_until_it_goes_on(taker: str) -> None:
         assert wire.Steered(wire.PAUSE) in world.private[("w1", holder.incarnation)][-1:]
     assert not world.take(holder)
     cause = waiting_for(world.state, world.state.runs[runs[0]].steps[0]).cause
-    assert cause == "every worker that registers small:a is paused or draining"
+    assert cause == "every worker that registers small:a is paused or draining: w1 is paused"
     assert not is_hopeless(world.state, world.state.runs[runs[1]].steps[0])
     world.check_followers()
     steered(world, wire.RESUME)

@@ -113,6 +113,53 @@ def test_a_new_leader_begins_turns_anew() -> None:
     assert waiting.keys(8) == "ab-aaaaa"
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_who_comes_back_at_once_has_gained_nothing(seed: int) -> None:
+    """Keys whose lines are empty for a moment, and moments at which nobody waits at all."""
+    rng, waiting = random.Random(seed), Waiting()
+    there = dict.fromkeys("abcd", 0)
+    ahead: dict[tuple[str, str], int] = {}
+    """(one, other): turns that the first has had since the other one waits, beyond those that the other one has had."""
+    for _ in range(5_000):
+        if rng.random() < 0.5 or not any(there.values()):
+            key = rng.choice("aaabbcd")
+            if not there[key]:
+                ahead |= {(one, key): 0 for one in there}
+            there[key] += 1
+            waiting.push(key)
+            continue
+        (served,) = waiting.keys(1)
+        for one, other in ahead:
+            if there[other]:
+                ahead[one, other] += (one == served) - (other == served)
+                assert ahead[one, other] <= 2, f"{one} has had {ahead[one, other]} turns more than {other}, which waits"
+        there[served] -= 1
+
+
+def test_who_comes_back_whenever_it_was_served_gets_every_other_turn() -> None:
+    waiting = Waiting()
+    for _ in range(60):
+        waiting.push("b")
+    served = ""
+    for _ in range(100):
+        if not served.endswith("b"):
+            waiting.push("a")
+        served += waiting.keys(1)
+    assert abs(served.count("a") - served.count("b")) <= 1
+
+
+def test_two_that_come_back_together_each_time_get_as_much() -> None:
+    waiting = Waiting()
+    served = ""
+    for round in range(50):
+        for key in "aab" if round % 2 else "baa":
+            waiting.push(key)
+        served += waiting.keys(3)
+        assert not waiting.line
+    assert (served.count("a"), served.count("b")) == (100, 50)
+    assert "aa" not in served.replace("aab", "").replace("baa", ""), "the second of one key is never before the first of another"
+
+
 @pytest.mark.parametrize("key", ["", "a new one each time"])
 def test_a_stream_of_newcomers_does_not_hold_up_a_key(key: str) -> None:
     waiting = Waiting()
@@ -154,6 +201,20 @@ def test_urgent_steps_pass_for_no_longer_than_the_stated_time(high: int, low: in
         assert waiting.serve() is not old
     waiting.push(priority=high, at=bound + 1)
     assert waiting.serve() is old
+
+
+def test_those_before_an_old_step_in_turn_do_not_wait_for_their_own_time() -> None:
+    """Keys that come later may have earlier turns: if each let urgent steps pass for its own 80 s, the old one would for all of theirs."""
+    waiting = Waiting()
+    waiting.push("a", at=0)
+    old = waiting.push("a", at=0)
+    waiting.serve()
+    for number in range(5):
+        waiting.push(f"late {number}", at=1_000 * number)
+    urgent = [waiting.push(priority=9, at=8 * AGED_MS + 1) for _ in range(5)]
+    served = [waiting.serve() for _ in range(6)]
+    assert served[-1] is old
+    assert all(step.state is READY for step in urgent)
 
 
 def test_no_step_is_lost_or_served_twice_whatever_is_cancelled() -> None:

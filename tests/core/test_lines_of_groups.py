@@ -140,7 +140,7 @@ def test_a_step_that_finds_no_worker_holds_no_place_for_others(taker: str) -> No
         world.finish(holder, order_of(holder, run))
         world.take(holder)
     assert [status(world, run) for run in (*others, hopeless)] == ["succeeded"] * 3 + ["live"]
-    assert "label gpu = a100" in waiting_for(world.state, world.state.runs[hopeless].steps[0]).cause
+    assert 'label gpu = "a100"' in waiting_for(world.state, world.state.runs[hopeless].steps[0]).cause
     world.join("w2", [step_limited(), PLAIN], 1, gpu="a100")
     world.run_all()
     assert not world.state.runs
@@ -233,7 +233,7 @@ def test_a_run_waits_for_its_place_as_long_as_its_workflow_says(taker: str) -> N
     first, waits = world.start("w", input=A), world.start("w", input=A)
     world.take(holder)
     world.accept(holder, order_of(holder, first))
-    told = admission(world.state.runs[waits])
+    told = admission(world.state, world.state.runs[waits])
     assert told is not None
     assert (told.until - told.since, told.then) == (5_000, "given up")
     world.pass_time(4_999)
@@ -284,8 +284,23 @@ def test_limits_of_one_scope_have_one_strategy() -> None:
         assert part in said
     assert "other" not in world.state.flows
     assert refusal(world, one, other) != "", "nor on one worker"
-    of_step = WorkflowDefinition("w", [StepDefinition("a", concurrency=other.concurrency)], concurrency=one.concurrency)
-    assert "step 'a' of workflow 'w' has CANCEL_NEWEST" in refusal(World(), of_step)
+    steps = [StepDefinition(name, concurrency=each.concurrency) for name, each in (("a", one), ("b", other))]
+    assert "step 'b' of workflow 'w' has CANCEL_NEWEST" in refusal(World(), WorkflowDefinition("w", steps))
+
+
+def test_no_scope_is_of_runs_and_of_attempts() -> None:
+    """Two runs, each with a place that a step of the other one waits for, would wait for ever."""
+    of_runs = limited(name="runs", scope="s")
+    of_steps = WorkflowDefinition("steps", [StepDefinition("a", concurrency=of_runs.concurrency)])
+    of_both = WorkflowDefinition("both", [StepDefinition("b", concurrency=of_runs.concurrency)], concurrency=of_runs.concurrency)
+    for known, comes in ((of_runs, of_steps), (of_steps, of_runs)):
+        world, _ = world_of(known)
+        said = refusal(world, comes)
+        for part in ("scope 's' is of runs (workflow 'runs') and of attempts (step 'a' of workflow 'steps')", "Use one scope for"):
+            assert part in said
+        assert comes.name not in world.state.flows
+        assert refusal(world, of_runs, of_steps) != "", "nor on one worker"
+    assert "(step 'b' of workflow 'both')" in refusal(World(), of_both)
 
 
 def test_a_scope_gets_another_strategy_when_nobody_is_left_that_has_the_old_one() -> None:

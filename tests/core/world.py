@@ -26,7 +26,7 @@ from mesh.core.step import READY, Step
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import WorkflowDefinition
 from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
-from tests.core.comparing import encoded, may_go_before
+from tests.core.comparing import encoded, may_go_before, waited
 from tests.core.holder import Holder
 from tests.core.lost_lanes import lanes_lost
 from tests.core.seen import Seen
@@ -187,9 +187,10 @@ class World(Seen):
                 attempt = self.state.attempts.get(fact.token)
                 if attempt is None:
                     continue
+                beside = waited(self.state, facts)
                 for step in left:
                     served = step.action in attempt.pool.actions  # type: ignore[union-attr]
-                    assert not served or may_go_before(attempt.step, step, self.state.now), (
+                    assert not served or may_go_before(attempt.step, step, beside, self.state.now), (
                         f"{step.action} waits, {attempt.step.action} went out"
                     )
 
@@ -339,10 +340,10 @@ class World(Seen):
         holder.lent.discard(order.token)
         self.decide(wire.Resumed(order.run, order.step, order.attempt, order.token), holder.sender)
 
-    def spawn(self, holder: Holder, order: wire.Assign, workflow: str, position: str, **options: object) -> str:
+    def spawn(self, holder: Holder, order: wire.Assign, workflow: str, position: str, *, input: bytes = b"{}", **options: object) -> str:
         child = derived_run_id(run_id_time_ms(order.run), order.run, order.name, position)
         parent = (order.run, order.step, order.attempt, order.token)
-        self.decide(wire.Spawn(*parent, position, "digest", child, workflow, Raw(b"{}"), **options), holder.sender)  # type: ignore[arg-type]
+        self.decide(wire.Spawn(*parent, position, "digest", child, workflow, Raw(input), **options), holder.sender)  # type: ignore[arg-type]
         return child
 
     def kill(self, holder: Holder) -> None:

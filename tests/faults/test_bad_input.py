@@ -125,6 +125,8 @@ TABLE = [
         "namespace without a scheduler", lambda m: m.run("once", {}), errors.Unavailable, 8, "elsewhere", ("run", "once", "{}"), "elsewhere"
     ),
     Refused("run that is unknown", lambda m: m.runs.get("0" * 32), errors.RunNotFound, 6, "0" * 32, ("runs", "show", "0" * 32)),
+    Refused("cancel of an unknown run", lambda m: m.runs.cancel("0" * 32), errors.RunNotFound, 6, "0" * 32, ("runs", "cancel", "0" * 32)),
+    Refused("cancel of no run id", lambda m: m.runs.cancel("nope"), errors.RunNotFound, 6, "nope", ("runs", "cancel", "nope")),
 ]  # fmt: skip
 
 

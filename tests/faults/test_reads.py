@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,11 @@ import pytest
 
 from mesh_sdk import Mesh, RunNotFound
 from mesh_sdk.transport.connection import connect
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import Fleet, await_that
 from tests.faults.journal import NAMES
+
+ANSWERED_WITHIN_S = 2.0
+"""From when there is a leader again; a request alone would be waited for for 5 s."""
 
 ODD = [
     ("runs.list", b'{"since":"0001-01-01T00:00:00"}'),
@@ -63,3 +67,33 @@ async def test_a_run_is_known_as_soon_as_its_start_is_stored(fleet: Fleet) -> No
             await mesh.runs.get("0" * 32)
         with pytest.raises(RunNotFound):
             await mesh.runs.get("no run id")
+
+        async def start_and_cancel(n: int) -> None:
+            ref = await mesh.start("once", {"n": n})
+            await mesh.runs.cancel(ref.run_id)
+
+        await asyncio.gather(*[start_and_cancel(n) for n in range(100)])
+        with pytest.raises(RunNotFound):
+            await mesh.runs.cancel("0" * 32)
+
+
+@pytest.mark.timeout(60)
+async def test_a_read_that_its_leader_dies_with_is_answered_by_the_next(fleet: Fleet) -> None:
+    """The leader is stopped, so that the request lies there for certain, and killed."""
+    leads, follows = fleet.scheduler(), fleet.scheduler()
+    bus = await connect([fleet.server.url], name="test")
+    try:
+        async with Mesh(url=fleet.server.url) as mesh:
+            assert await mesh.workers.list() == []
+            asked = asyncio.Event()
+            spy = await bus.subscribe(NAMES.api("workers.list"), lambda *heard: asked.set())
+            leads.send(signal.SIGSTOP)
+            reading = asyncio.create_task(mesh.workers.list())
+            await asked.wait()
+            await spy.close()  # else the server would think that somebody is there who answers
+            await asyncio.to_thread(leads.kill)
+            await asyncio.to_thread(await_that, "another one leads", lambda: " leads in term" in follows.output.split("ready", 1)[-1], 15)
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
+                assert await reading == []
+    finally:
+        await bus.close()

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from mesh.engine import Engine
-from mesh_sdk import Concurrency, Context, Mesh, RateLimit, RunFailed, WorkerLabel, key_function
+from mesh_sdk import Concurrency, Context, Mesh, RateLimit, RunFailed, WorkerLabel, expressions, key_function
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.connection import connect
 from mesh_sdk.workflow import Workflow
@@ -80,10 +80,9 @@ FAILS: dict[str, tuple[Callable[[Mesh, str], Workflow[Any]], list[str]]] = {
     "empty": (_key(returns("")), ["returned an empty text", NOT_A_KEY]),
     "huge": (_key(returns("x" * 2_000_000)), ["returned a text of 2,000,000 characters ('xxx", NOT_A_KEY]),
     "no_field": (_limit("input.user_id"), ["'input.user_id' finds nothing: input has no 'user_id', it is {\"n\":12}"]),
-    "no_text": (_limit("input"), ["it is a dict: it must be a text, a number or a truth value"]),
-    "unreadable": (_limit("input.n ? 'b'"), ["concurrency key \"input.n ? 'b'\" has no value: it can't be read: 1:1: Incomplete"]),
+    "no_text": (_limit("input"), ['it is an object ({"n":12}): it must be a text, a number or a truth value']),
+    "unreadable": (_limit("input.n ? 'b'"), ["concurrency key \"input.n ? 'b'\" has no value: it can't be read at character 1"]),
     "no_field_in_cel": (_limit("input.user + 'x'"), ["concurrency key \"input.user + 'x'\" has no value: there is no field 'user'"]),
-    "costly": (_limit("input.n.map(i, i)"), ["it would cost the scheduler too much"]),
     "units_above": (_rate(units="input.n"), ["rate 'mails' lets 10 units pass in 3600 s, and the step wants 12 at once: it never could"]),
     "units_text": (_rate(units="input.units"), ["'input.units' finds nothing: input has no 'units'"]),
     "limit_bad": (_rate(limit="input.n", units="input.n", key="input.who"), ["'input.who' finds nothing"]),
@@ -97,6 +96,7 @@ WAITS: dict[str, tuple[Callable[[Mesh, str], Workflow[Any]], str]] = {
 
 async def test_bad_input_fails_its_run_with_the_reason_and_nothing_else(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_function, "TIMEOUT_MS", 500)
+    monkeypatch.setattr(expressions, "_parser_objection", lambda key: "")  # as where workflows are defined without natsmesh[cel]
     engine = Engine(server.url)
     async with Mesh(url=server.url) as mesh:
         flows = {name: define(mesh, name) for name, (define, _) in {**FAILS, **WAITS}.items()}

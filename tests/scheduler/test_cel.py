@@ -46,7 +46,7 @@ def test_an_expression_has_a_value(expression: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("input.user +", "it can't be read: 1:13: Syntax error"),
+        ("input.user +", "it can't be read: it ends at character 13 and is not complete"),
         ("input.region", "there is no field 'region'"),
         ("region", "'region'"),
         ("frobnicate(input.user)", "frobnicate"),
@@ -54,15 +54,22 @@ def test_an_expression_has_a_value(expression: str, value: object) -> None:
         ("1 / 0 > 1", "division by zero"),
         ("input.tags[7]", "index out of bounds"),
         ("input.nothing", "it is null: it must be a text, a number or a truth value"),
-        ("input.tags", "it is a list"),
-        ("input", "it is a dict"),
-        ("duration('1h')", "it is a timedelta"),
-        ("b'ada'", "it is a bytes"),
-        ("optional.none()", "it is a OptionalValue"),
+        ("string(input.nothing)", "string(…) does not take what it was given: null, or a value of another kind"),
+        ("input.age.startsWith('3')", "startsWith(…) does not take what it was given"),
+        ("input.user ! input.age", "it can't be read at character 12, '!'"),
+        ("input.user +\n 'x", "it can't be read in line 2 at character 2, \"'x\""),
+        ("input.user ? 'x'", "it can't be read at character 1"),
+        ("input.tags", 'it is a list (["hot","new"]): it must be a text, a number or a truth value'),
+        ("input", 'it is an object ({"age":36,"half":0.5,"nothing":null,"old":false,"tags":["hot…)'),
+        ("[duration('1h')]", "it is a list"),
+        ("duration('1h')", "it is a duration (1:00:00)"),
+        ("timestamp('2020-01-01T00:00:00Z')", "it is a time (2020-01-01 00:00:00+00:00)"),
+        ("b'ada'", "it is bytes (b'ada')"),
+        ("optional.none()", "it is a value of its own kind (OptionalValue.none())"),
         ("1.0 / 0.0", "it is inf"),
         ("'" + "x" * 511 + "'", "it has 513 characters, 512 are the most"),
-        ("(" * 250 + "1" + ")" * 250, "it can't be read"),
-        ("[" * 250 + "1" + "]" * 250, "it can't be read"),
+        ("(" * 250 + "1" + ")" * 250, "it is nested too deeply"),
+        ("[" * 250 + "1" + "]" * 250, "it is nested too deeply"),
         ("input.user.matches('(a{1,50}){1,50}b')", "neither map, filter nor matches"),
         ("input.tags.map(x, x)[0]", "neither map, filter nor matches"),
         ("input.tags.exists(x, input.tags.all(y, x == y))", "use one at most"),
@@ -80,6 +87,15 @@ def test_what_has_no_value_says_why(expression: str, said: str) -> None:
     assert len(str(refused.value)) < 250
 
 
+def test_a_value_that_cannot_be_shown_is_refused_like_others() -> None:
+    deep: Any = []
+    for _ in range(90):
+        deep = [deep]
+    for expression in ("input.deep", "[optional.none()]"):
+        with pytest.raises(ValueError, match="it is a list: it must be"):
+            cel.evaluate(expression, {"input": {"deep": deep}, "metadata": {}})
+
+
 LARGE = [
     [0] * 2_000,
     {str(number): number for number in range(2_000)},
@@ -93,6 +109,14 @@ LARGE = [
 def test_an_input_that_would_take_long_is_refused_at_once(large: object) -> None:
     with pytest.raises(ValueError, match="too large for CEL"):
         cel.evaluate("input.user", {"input": {"user": "ada", "large": large}, "metadata": {}})
+
+
+def test_an_input_that_would_overflow_the_stack_is_refused() -> None:
+    deep: object = "ada"
+    for _ in range(900):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply for CEL"):
+        cel.evaluate("input.user", {"input": {"user": "ada", "deep": deep}, "metadata": {}})
 
 
 def test_the_dearest_expression_costs_little() -> None:

@@ -10,14 +10,18 @@ import pytest
 from msgspec import Raw
 
 from mesh.core.core import Core
-from mesh.core.inputs import SELF, TermBegan
+from mesh.core.image import encode_image, image
+from mesh.core.inputs import SELF, Sender, TermBegan
+from mesh.core.loading import load
+from mesh.core.run import Run
 from mesh.core.state import State
 from mesh.scheduler.clock import CoreClock
 from mesh.scheduler.inbox import Inbox
 from mesh.scheduler.journal import decode_frame
-from mesh.scheduler.loop import Loop
+from mesh.scheduler.loop import Loop, Poison
 from mesh_sdk.protocol.codec import encode
-from mesh_sdk.protocol.records import VERSION, Start, TriggerFrame
+from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
+from mesh_sdk.protocol.records import VERSION, Register, Start, TriggerFrame
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Delivery
 
@@ -71,9 +75,9 @@ class ScriptedOutbox:
 class Bench:
     """A loop with its parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: State | None = None, poison: Poison | None = None) -> None:
         tokens = itertools.count()
-        self.core = Core(State(), lambda: f"t{next(tokens)}")
+        self.core = Core(state or State(), lambda: f"t{next(tokens)}")
         self.core.decide(TermBegan("me"), SELF)
         self.core.take()
         self.inbox = Inbox(NAMES, lambda source: self.loop.arrived(source))
@@ -81,7 +85,7 @@ class Bench:
         self.outbox = ScriptedOutbox()
         clock = CoreClock(asyncio.get_running_loop().time)
         clock.anchor(1_700_000_000_000, asyncio.get_running_loop().time())
-        self.poison: set[tuple[str, int, int]] = set()
+        self.poison: Poison = poison or set()
         self.loop = Loop(self.core, self.journal, self.inbox, self.outbox, clock, 1, 100, None, self.poison)  # type: ignore[arg-type]
         self._sequence = itertools.count(1)
         self._runs = itertools.count(1)
@@ -130,6 +134,40 @@ async def test_a_decision_that_broke_is_never_journaled(monkeypatch: pytest.Monk
         await asyncio.wait_for(running, 5)
     assert len(bench.journal.frames) == 1
     assert bench.poison == {("start1", 2, 0)}
+
+
+async def test_a_run_whose_time_could_not_be_decided_does_not_break_the_next_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time comes again in every term."""
+    bench = Bench()
+    register = Register("w", 1, [WorkflowDefinition("w", [StepDefinition("a")])], {}, "c")
+    bench.core.decide(register, Sender("w1", "1"))
+    runs = [f"{number:032x}" for number in range(2)]
+    for run in runs:
+        bench.core.decide(Start(run, "w", Raw(b"{}"), delay_ms=1), Sender("client"))
+    bench.core.take()
+    snapshot = encode_image(image(bench.core.state))
+    begin = Core.begin_run
+
+    def broken(core: Core, run: Run) -> None:
+        if run.id == runs[1]:
+            raise KeyError("a defect")
+        begin(core, run)
+
+    monkeypatch.setattr(Core, "begin_run", broken)
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(bench.loop.run(), 5)
+    assert bench.journal.frames == []
+    assert bench.poison == {runs[1]}
+    successor = Bench(load(snapshot, 100), bench.poison)
+    running = asyncio.create_task(successor.loop.run())
+    await successor.journal.next_frame()
+    kinds = [type(record).__name__ for record in decode_frame(successor.journal.frames[0]).records]
+    assert kinds == ["RunFinished", "RunBegan", "StepReleased"]
+    assert [run.id for run in successor.core.state.runs.values()] == runs[:1]
+    given_up = successor.core.state.find(runs[1])
+    assert given_up is not None
+    assert "a defect of the scheduler" in given_up.reason
+    running.cancel()
 
 
 async def test_what_broke_a_term_is_rejected_in_the_next_and_its_client_told() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from prometheus_client import generate_latest
 
 from mesh.core.records import Fact
@@ -19,6 +20,7 @@ from mesh_sdk.protocol.definitions import (
     StepDefinition,
     WorkflowDefinition,
 )
+from mesh_sdk.protocol.records import DRAIN, PAUSE, Steer
 from tests.core.world import World
 
 BY_USER = ConcurrencyDefinition(1, key="input.user")
@@ -70,6 +72,19 @@ def test_steps_that_no_worker_could_run_are_counted() -> None:
         world.start(name)
     assert waits.for_no_worker(world.state) == 3
     world.join("w2", [workflow("gpu", StepDefinition("work", labels=[LabelDefinition("gpu", "a100", required=True)]))], slots=1, gpu="a100")
+    assert waits.for_no_worker(world.state) == 1
+
+
+@pytest.mark.parametrize("what", [PAUSE, DRAIN])
+def test_a_pause_leaves_no_step_without_a_worker_that_could_run_it(what: str) -> None:
+    definition = workflow("gpu", StepDefinition("work", labels=[LabelDefinition("gpu", "a100", required=True)]))
+    world = World()
+    holder = world.join("w1", [definition], slots=1, gpu="a100")
+    world.join("w2", [definition], slots=1)
+    world.decide(Steer("w1", what))
+    world.start("gpu")
+    assert waits.for_no_worker(world.state) == 0
+    world.kill(holder)
     assert waits.for_no_worker(world.state) == 1
 
 

@@ -28,6 +28,8 @@ STREAM_BYTES = 16 * 1024 * 1024
 WORKFLOWS = ("echo", "typed", "fails", "cancelled", "slow", "refused", "held", "silent", "sticky one")
 
 Answer = Callable[[dict[str, Any]], Any]
+LOST = object()
+"""Instead of an answer: the leader died with the request."""
 
 
 class Scheduler:
@@ -124,7 +126,8 @@ class Scheduler:
             answer = None if run is None else Started(body["requested"], run)
         else:
             answer = {"error": {"type": "RunNotFound", "message": f"no run {body}"}}
-        self.bus.publish(reply, codec.encode(answer))
+        if answer is not LOST:
+            self.bus.publish(reply, codec.encode(answer))
 
 
 def end_of(start: Start) -> Done:

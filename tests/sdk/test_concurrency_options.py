@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 import pytest
 
-from mesh_sdk import Concurrency, ConcurrencyLimitStrategy, Context, DefinitionError, Mesh
+from mesh_sdk import Concurrency, ConcurrencyLimitStrategy, Context, DefinitionError, Mesh, expressions
 from mesh_sdk.protocol.definitions import CEL, GROUP_ROUND_ROBIN, PATH, QUEUE_NEWEST, ConcurrencyDefinition
 
 mesh = Mesh()
@@ -85,7 +86,16 @@ def test_paths(key: str) -> None:
         "'''it's''' + input.a",
         "b'x' + input.a",
         "input.a // it's a remark",
-        "input.items.filter(i, i > 1)[0]",
+        "input.items.exists(i, i.price > 1.5e3) ? 'dear' : 'cheap'",
+        "!!input.flag ? '1' : '2'",
+        "input.a - -1",
+        "[input.a, input.b,][0]",
+        "input.a[ 'b' ].c",
+        "input.a < 0x1F ? 'a' : 'b'",
+        "type(input.a) == string ? input.a : 'other'",
+        "has(input.a) && !(input.b in [1, 2u])",
+        "timestamp(input.at).getFullYear()",
+        "'{{' + input.a + '; ${'",
         "{'a': input.b}['a']",
         "!input.flag ? '1' : '2'",
         "'x' in metadata ? metadata.x : 'none'",
@@ -117,15 +127,70 @@ BAD_KEYS: list[tuple[Any, str]] = [
     ("input['a]", "with a ' that is not closed"),
     ('input["a]', 'with a " that is not closed'),
     ("input." + "a" * 600, "has 606 characters, 512 are the most"),
+    ("1 +", "which is not complete"),
+    ("+ input.a", "with nothing before '+'"),
+    ("input.(", "with a ( that is not closed"),
+    ("input.(a)", "with no name between '.' and '('"),
+    ("input.?a", "with no name between '.' and '?'"),
+    ("{{input.user}}", "with nothing between '{' and '{'"),
+    ("${input.user}", "with '$', which stands for nothing in CEL"),
+    ("input.user_id;", "with ';', which stands for nothing in CEL"),
+    ("input.a === 'x'", "with '=', which stands for nothing in CEL"),
+    ("input.straße", "with 'ß', which stands for nothing in CEL"),
+    ("input->user", "with nothing between '-' and '>'"),
+    ("input.a ++ input.b", "with nothing between '+' and '+'"),
+    ("input.a ! input.b", "with no operator before '!'"),
+    ("input.a and input.b", "with no operator before 'and'"),
+    ("f'{input.a}'", "with no operator before a text"),
+    ("input/user", "with 'user', which starts at neither input nor metadata"),
+    ("{a: input.b}['a']", "with 'a', which starts at neither input nor metadata"),
+    ("input.a.lower()", "with lower(…), which is no function of CEL"),
+    ("len(input.a)", "with len(…), which is no function of CEL"),
+    ("input.items.filter(i, i > 1)[0]", "and it would cost the scheduler too much"),
+    ("input.a.exists(x, input.b.all(y, x == y))", "of all, exists and exists_one use one at most"),
+    ("input.a + '" + "x" * 400 + "' !", "which is not complete"),
+    (work, "a function gives keys as @mesh.concurrency(max_runs=…) on a method, or @workflow.concurrency(…)"),
 ]
 
 
+@pytest.mark.parametrize("parser", [True, False], ids=["with the parser", "without it"])
 @pytest.mark.parametrize(("key", "said"), BAD_KEYS, ids=[repr(key)[:20] for key, _ in BAD_KEYS])
-def test_a_key_that_cannot_be(key: Any, said: str) -> None:
+def test_a_key_that_cannot_be(key: Any, said: str, parser: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not parser:
+        monkeypatch.setattr(expressions, "distribution", missing)
     with pytest.raises(DefinitionError, match=r"^key of the concurrency of task 'work' ") as refused:
         of_task(Concurrency(key))
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def missing(name: str) -> None:
+    raise PackageNotFoundError(name)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("input.a ? 'x'", "and it can't be read at character 1"),
+        ("input.a : 'x'", "and it can't be read at character 9, ':'"),
+        ("input.a, input.b", "and it can't be read at character 8, ','"),
+        ("(" * 250 + "input" + ")" * 250, "and it is nested too deeply"),
+    ],
+)
+def test_what_only_the_parser_finds_is_refused_where_it_is_installed(key: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        of_task(key)
+    assert f"{said}: use a dotted path" in str(refused.value)
+    monkeypatch.setattr(expressions, "distribution", missing)
+    assert of_task(key)[0].language == CEL
+
+
+def test_a_function_is_no_concurrency() -> None:
+    with pytest.raises(
+        DefinitionError, match=r"concurrency of task 'work' is <function work .*@mesh\.concurrency\(max_runs=…\) on a method"
+    ):
+        of_task(work)
 
 
 KEY = "input.a"
@@ -173,23 +238,42 @@ def test_a_limit_that_cannot_be(limit: Any, said: str) -> None:
 # ---- scopes, and how long a run waits for its place ----------------------------------------------------------------------
 
 
-def scoped(name: str, strategy: str, *, of_step: str = "") -> Any:
-    """A workflow with limits of the scope `host`: of itself, and of its step if that has a strategy too."""
-    flow = mesh.workflow(name=name, concurrency=Concurrency(KEY, 2, strategy, scope="host"))  # type: ignore[arg-type]
-    flow.step(concurrency=Concurrency("input.b", 1, of_step, scope="host") if of_step else None)(work)  # type: ignore[arg-type]
+def scoped(name: str, strategy: str = "", *, of_steps: Iterable[str] = ()) -> Any:
+    """A workflow with limits of the scope `host`: of itself if there is a strategy, and of one step for each of these."""
+    limit = Concurrency(KEY, 2, strategy, scope="host") if strategy else None  # type: ignore[arg-type]
+    flow = mesh.workflow(name=name, concurrency=limit)
+    for number, of_step in enumerate(of_steps):
+        flow.step(name=f"s{number}", concurrency=Concurrency("input.b", 1, of_step, scope="host"))(work)  # type: ignore[arg-type]
+    if not of_steps:
+        flow.step()(work)
     return flow
 
 
 def test_limits_of_one_scope_have_one_strategy() -> None:
-    agreed = scoped("agreed", "QUEUE_NEWEST", of_step="QUEUE_NEWEST")
-    assert agreed.definition()
+    assert scoped("steps", of_steps=["QUEUE_NEWEST"] * 2).definition()
     with pytest.raises(DefinitionError) as refused:
-        scoped("flow", "QUEUE_NEWEST", of_step="CANCEL_NEWEST").definition()
-    for said in ("scope 'host' disagree: workflow 'flow' has QUEUE_NEWEST", "step 'work' of workflow 'flow' has CANCEL_NEWEST", "use one"):
+        scoped("flow", of_steps=["QUEUE_NEWEST", "CANCEL_NEWEST"]).definition()
+    for said in ("scope 'host' disagree: step 's0' of workflow 'flow' has QUEUE_NEWEST", "step 's1' of workflow 'flow' has", "use one"):
         assert said in str(refused.value)
+    agreed = scoped("agreed", "QUEUE_NEWEST")
     with pytest.raises(DefinitionError, match=r"workflow 'agreed' has QUEUE_NEWEST, workflow 'other' has CANCEL_IN_PROGRESS"):
         mesh.worker("w", workflows=[agreed, scoped("other", "CANCEL_IN_PROGRESS")])
     assert mesh.worker("w", workflows=[agreed, scoped("other", "QUEUE_NEWEST")])
+
+
+def test_a_scope_is_of_workflows_or_of_steps() -> None:
+    """Else a run could keep the place that another run's step waits for, while its own step waits for that run's place."""
+    with pytest.raises(DefinitionError) as refused:
+        scoped("flow", "QUEUE_NEWEST", of_steps=["QUEUE_NEWEST"]).definition()
+    assert str(refused.value) == (
+        "concurrency scope 'host' is of runs (workflow 'flow') and of attempts (step 's0' of workflow 'flow'): a run keeps its place "
+        "while its steps wait for theirs, so two runs could wait for each other for ever. Use one scope for limits of workflows, another "
+        "for those of steps"
+    )
+    steps = scoped("steps", of_steps=["QUEUE_NEWEST"])
+    for both in ([steps, scoped("runs", "QUEUE_NEWEST")], [scoped("runs", "QUEUE_NEWEST"), steps]):
+        with pytest.raises(DefinitionError, match=r"of runs \(workflow 'runs'\) and of attempts \(step 's0' of workflow 'steps'\)"):
+            mesh.worker("w", workflows=both)
 
 
 def test_a_schedule_timeout_bounds_the_wait_for_a_place_too() -> None:

@@ -44,7 +44,10 @@ def test_wishes_travel() -> None:
     assert flow.definition().steps[0].labels == [LabelDefinition("gpu", 1)]
 
 
-@pytest.mark.parametrize(("given", "travels"), [("=", "="), ("==", "="), *((each, each) for each in ("!=", "<", "<=", ">", ">="))])
+@pytest.mark.parametrize(
+    ("given", "travels"),
+    [("=", "="), ("==", "="), ("≠", "!="), ("≤", "<="), ("≥", ">="), *((each, each) for each in ("!=", "<", "<=", ">", ">="))],
+)
 def test_comparators(given: str, travels: str) -> None:
     assert wishes_of({"a": WorkerLabel(1, comparator=given)})[0].comparator == travels
 

@@ -10,9 +10,11 @@ from msgspec import Raw
 from mesh_sdk import Mesh, Unavailable, leader, missed
 from mesh_sdk.protocol import records
 from mesh_sdk.protocol.records import Done
+from mesh_sdk.protocol.subjects import Subjects
+from mesh_sdk.transport.connection import connect
 from tests.contract.servers import Server
 from tests.sdk.conftest import until
-from tests.sdk.scheduler import Scheduler
+from tests.sdk.scheduler import LOST, Scheduler
 
 
 async def test_a_new_term_has_it_asked(mesh: Mesh, scheduler: Scheduler):
@@ -98,3 +100,55 @@ async def test_reads_wait_for_a_leader_and_give_up(mesh: Mesh, scheduler: Schedu
     scheduler.answers["workers.list"] = later
     assert await mesh.workers.list() == []
     assert len(tries) == 3
+
+
+class Dying:
+    """Answers to a list of workers: none, until there is another leader."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.asked = 0
+        self.lives = False
+        scheduler.answers["workers.list"] = self._answer
+
+    def _answer(self, body: object) -> object:
+        self.asked += 1
+        return {"ok": []} if self.lives else LOST
+
+
+async def test_what_a_leader_took_along_is_asked_again_at_a_new_term(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(leader, "_ASK_AGAIN_FIRST_S", 60.0)
+    leads = Dying(scheduler)
+    reading = asyncio.ensure_future(mesh.workers.list())
+    await until(lambda: leads.asked == 1)
+    leads.lives = True
+    scheduler.beat(7)
+    async with asyncio.timeout(3):
+        assert await reading == []
+    assert leads.asked == 2
+
+
+async def test_what_a_leader_took_along_is_asked_again_before_long(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    """Also where no new leader is heard."""
+    monkeypatch.setattr(leader, "_ASK_AGAIN_FIRST_S", 0.05)
+    leads = Dying(scheduler)
+    reading = asyncio.ensure_future(mesh.workers.list())
+    await until(lambda: leads.asked == 3)
+    leads.lives = True
+    async with asyncio.timeout(3):
+        assert await reading == []
+
+
+async def test_an_answer_that_takes_long_is_taken_all_the_same(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    """The older request stays open while it is put again: were each given up for the next, no slow answer would ever arrive."""
+    monkeypatch.setattr(leader, "_ASK_AGAIN_FIRST_S", 0.05)
+    replies: list[str] = []
+    bus = await connect([scheduler.url], name="slow leader")
+    names = Subjects(f"{scheduler.subjects.namespace}-slow")
+    await bus.subscribe(names.api("workers.list"), lambda subject, reply, data: replies.append(reply))
+    async with Mesh(url=scheduler.url, namespace=names.namespace) as slow:
+        reading = asyncio.ensure_future(slow.workers.list())
+        await until(lambda: len(replies) == 2)
+        bus.publish(replies[0], b'{"ok": []}')
+        async with asyncio.timeout(3):
+            assert await reading == []
+    await bus.close()

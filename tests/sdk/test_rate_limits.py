@@ -62,7 +62,12 @@ BAD: list[tuple[str, Any, str]] = [
     ("key too long", rate(key="a" * 513), "use 1 to 512 printable characters"),
     ("key unprintable", rate(key="a\nb"), r"rate limit 'a\nb'"),
     ("key half a path", rate(key="input."), "key of the rate limit 'input.' of {} is no path"),
-    ("key of metadata", rate(key="metadata.tenant"), "use a name, or a dotted path of the input"),
+    ("key of metadata", rate(key="metadata.tenant"), "is no path of the input, and rates take no metadata: use a name, or a dotted path"),
+    ("key in CEL", rate(key="input.a + 'x'"), "is no path of the input, and rates take no expressions in CEL: use a name"),
+    ("key in CEL that begins with a text", rate(key="'x' + input.a"), "rates take no expressions in CEL"),
+    ("key in CEL of metadata", rate(key="metadata['a']"), "rates take no expressions in CEL"),
+    ("key a function", rate(key=len), "is a function: rates have none; use a name"),
+    ("limit a long text", rate(limit="x" * 600), "is 'xxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxx': use a whole number"),
     (
         "unit",
         rate(per="fortnight"),
@@ -104,6 +109,7 @@ def test_a_limit_that_cannot_be(rates: Any, said: str) -> None:
     with pytest.raises(DefinitionError) as refused:
         rates_of(rates)
     assert said.format("step 'work' of workflow 'work'") in str(refused.value)
+    assert len(str(refused.value)) < 400
     assert "\n" not in str(refused.value)
 
 

@@ -243,6 +243,9 @@ def moved_function_that_becomes_a_step() -> None:
 def rebuild(ctx): ...
 
 
+def rebuild_method(self, context): ...
+
+
 def generator(ctx):
     yield 1
 
@@ -334,7 +337,7 @@ CASES: list[tuple[str, Define, str]] = [
     ("step on an on_moved", step_that_is_moved, "'a' is marked with @mesh.on_moved()"),
     ("on_moved named as a step", moved_named_as_a_step, "'a' is marked with @mesh.step(): it can't be the on_moved method too"),
     ("step named as on_moved", step_named_as_moved, "'a' is marked with @mesh.on_moved()"),
-    ("on_moved without sticky", moved_of_a_class(rebuild), "on_moved 'rebuild' of workflow 'Moving' would never be called"),
+    ("on_moved without sticky", moved_of_a_class(rebuild_method), "on_moved 'rebuild' of workflow 'Moving' would never be called"),
     ("on_moved overridden", moved_overridden({}, {"rebuild": unmarked}), "mark it too, or set `rebuild = None`"),
     ("on_moved overridden, with what", moved_overridden({}, {"rebuild": unmarked}), "Derived.rebuild takes the place of moved_overridden"),
     ("on_moved overridden by a base", moved_overridden({"rebuild": unmarked}, {}), "Middle.rebuild takes the place of moved_overridden"),

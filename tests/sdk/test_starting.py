@@ -17,11 +17,14 @@ from mesh_sdk import (
     PayloadTooLarge,
     RunCancelled,
     RunFailed,
+    RunNotFound,
     RunTimedOut,
     Unavailable,
     UnknownWorkflow,
+    leader,
     unstored,
 )
+from mesh_sdk.protocol.records import Cancel
 from tests.contract.servers import Server, free_port
 from tests.sdk.conftest import until
 from tests.sdk.scheduler import Scheduler
@@ -270,9 +273,41 @@ async def test_the_timeout_ends_the_waiting_only(mesh: Mesh, scheduler: Schedule
 async def test_cancel_is_stored_with_its_reason(mesh: Mesh, scheduler: Scheduler):
     ref = await mesh.start("held", 1)
     await ref.cancel("why")
+    scheduler.answers["runs.get"] = lambda body: {"ok": {"run_id": body["run_id"], "workflow": "held", "status": "running"}}
     await mesh.runs.cancel(ref.run_id, "again")
     await until(lambda: len(scheduler.cancels) == 2)
     assert [(cancel.run, cancel.reason) for cancel in scheduler.cancels] == [(ref.run_id, "why"), (ref.run_id, "again")]
+
+
+@pytest.mark.parametrize("run_id", ["nope", "", "0" * 31, "0" * 31 + "g", "A" * 32, None])
+async def test_a_cancel_of_what_is_no_run_id_is_refused_and_not_stored(mesh: Mesh, scheduler: Scheduler, run_id: Any):
+    for cancel in (mesh.runs.cancel, lambda run_id: mesh.ref(run_id).cancel()):
+        with pytest.raises(RunNotFound, match=rf"there is no run {run_id!r}: the id of a run is 32 hex digits"):
+            await cancel(run_id)
+    await mesh.start("echo", 1)
+    await until(lambda: bool(scheduler.starts))
+    assert not scheduler.cancels
+
+
+async def test_a_cancel_of_a_run_that_the_leader_does_not_know_is_stored_and_told(mesh: Mesh, scheduler: Scheduler):
+    with pytest.raises(RunNotFound, match=r"no run .*00000"):
+        await mesh.runs.cancel("0" * 32, "why")
+    await until(lambda: bool(scheduler.cancels))
+    assert scheduler.cancels == [Cancel("0" * 32, "why")]
+    scheduler.answers["runs.get"] = lambda body: {"error": {"type": "PayloadTooLarge", "message": "it is there, and too large"}}
+    await mesh.runs.cancel("1" * 32, "why")
+
+
+async def test_a_cancel_is_stored_while_nobody_leads(mesh: Mesh, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch):
+    await mesh.start("echo", 1)
+    monkeypatch.setattr(leader, "FAILOVER_S", 0.2)
+    await scheduler.close()
+    await mesh.runs.cancel("0" * 32, "why")
+    successor = await Scheduler(scheduler.url, scheduler.subjects.namespace).start()
+    try:
+        await until(lambda: successor.cancels == [Cancel("0" * 32, "why")])
+    finally:
+        await successor.close()
 
 
 async def test_results_come_in_whatever_was_not_awaited_when_they_did(mesh: Mesh, scheduler: Scheduler):

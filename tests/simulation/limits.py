@@ -56,13 +56,13 @@ RUNS: dict[str, tuple[Limit, ...]] = {
     "queued_asked": (Limit("user", 2, QUEUE, by_function=True),),
     "both": (Limit("user", 1, scope="users"), Limit("tenant", 3, NEWEST)),
     "paced": (Limit("user", 2),),
-    "wide": (Limit("user", 1),),
+    "wide": (Limit("user", 1, scope="users"), Limit("tenant", 2)),
     "settled": (Limit("user", 1, IN_PROGRESS),),
 }
 """Of the runs of a workflow, in order."""
 STEPS: dict[tuple[str, str], tuple[Limit, ...]] = {
-    ("both", "before"): (Limit("tenant", 1), Limit("user", 1, scope="users")),
-    ("staged", "before"): (Limit("user", 1, scope="users"),),
+    ("both", "before"): (Limit("tenant", 1), Limit("user", 1, scope="steps of users")),
+    ("staged", "before"): (Limit("user", 1, scope="steps of users"),),
     ("staged", "after"): (Limit("tenant", 1, IN_PROGRESS),),
 }
 """Of the attempts of a step."""

@@ -130,8 +130,16 @@ class Places:
         if limit.strategy == QUEUE and len(waiting) > 1:
             self._report(f"in group {group} {len(waiting)} runs wait, {QUEUE} leaves one")
         for run in waiting:
-            if not any(len(self._group(other).placed) >= its.max_runs for other, its in run.groups.items()):
+            if not self._has_to_wait(run) and not self._may_be_passed_over(run):
                 self._report(f"run {run.id} of {run.workflow} waits, and all its groups have a place for it: {list(run.groups)}")
+
+    def _has_to_wait(self, run: _Run) -> bool:
+        return any(len(self._group(group).placed) >= limit.max_runs for group, limit in run.groups.items())
+
+    def _may_be_passed_over(self, run: _Run) -> bool:
+        """A free place may be kept for another run that wants several, and has to wait for one of them."""
+        others = (other for group in run.groups for other in self._group(group).waiting() if other is not run)
+        return any(len(other.groups) > 1 and self._has_to_wait(other) for other in others)
 
     def left(self) -> list[str]:
         """What is still kept of places."""

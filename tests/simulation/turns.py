@@ -114,13 +114,18 @@ class Turns:
         return -(-mine // its) + 1
 
     def _look_at_priority(self, id: str, priority: int) -> None:
-        """No level of priority of which every step is more urgent is passed over."""
-        urgent = self._state.runs[id].steps[0].ready_at - priority * AGED_MS
+        """No level of priority whose oldest step is more urgent than the oldest of its own is passed over."""
+        urgent = min(self._since(priority)) - priority * AGED_MS
         for level in {level for level, _ in self._waiting}:
             waiting = [run.steps[0].ready_at for place, ids in self._waiting.items() if place[0] == level for run in self._live(ids)]
             self._seen["priority beside another"] += level != priority and bool(waiting)
-            if level != priority and waiting and max(waiting) - level * AGED_MS < urgent and self._alone(level):
+            if level != priority and waiting and min(waiting) - level * AGED_MS < urgent and self._alone(level):
                 self._report(f"run {id} of {NAME} goes out, and {len(waiting)} runs of priority {level} wait that are more urgent")
+
+    def _since(self, priority: int) -> list[int]:
+        """Since when the steps of a priority wait, whatever workflow they are of: what stands behind another in turn counts for it too."""
+        steps = (step for run in self._state.runs.values() for step in run.steps)
+        return [step.ready_at for step in steps if step.state is READY and step.priority == priority]
 
     def _live(self, ids: set[str]) -> list[Any]:
         return [self._state.runs[id] for id in sorted(ids) if id in self._state.runs]

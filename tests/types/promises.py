@@ -70,6 +70,11 @@ assert_type(tick, Task[None, int])
 assert_type(tock, Task[None, str])
 
 
+@charge.concurrency(max_runs=2)
+def per_customer(order: Order, ctx: Context) -> str:
+    return str(order.id)
+
+
 async def start_tasks() -> None:
     assert_type(await charge.run(Order(id=1)), Receipt)
     assert_type(await charge.start(Order(id=1), priority=3, delay="10m", key="k"), RunRef[Receipt])

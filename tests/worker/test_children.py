@@ -10,9 +10,10 @@ import pytest
 from msgspec import Raw
 from pydantic import BaseModel
 
-from mesh_sdk import Context, Mesh, MeshError, Spawn, SpawnError, StickyChildError, StickyStrategy
+from mesh_sdk import Context, Mesh, MeshError, Spawn, SpawnError, StickyChildError, StickyStrategy, WorkerLabel
 from mesh_sdk.protocol import ids, records
 from mesh_sdk.protocol.codec import encode
+from mesh_sdk.protocol.definitions import LabelDefinition
 from mesh_sdk.protocol.records import Done, Failed, Finished, Lent, Origin, Resumed
 from mesh_sdk.worker import parking
 from tests.worker.conftest import running
@@ -34,13 +35,14 @@ async def test_a_child_is_spawned_and_its_result_comes_back(leader: Leader, mesh
         return order.id
 
     async def parent(ctx: Context) -> list[Any]:
-        typed = ctx.spawn_workflow(child, Order(id=1), metadata={"a": "b"}, priority=3)
+        typed = ctx.spawn_workflow(child, Order(id=1), metadata={"a": "b"}, priority=3, desired_worker_labels={"zone": "eu"})
         named = ctx.spawn_workflow("elsewhere", {"x": 1}, options={"key": "k"})
         assert typed.run_id != named.run_id
         return [await typed.result(), await named.result()]
 
     def sync_parent(ctx: Context) -> list[Any]:
-        refs = ctx.spawn_workflows([Spawn(child, Order(id=1), metadata={"a": "b"}, priority=3), Spawn("elsewhere", {"x": 1}, key="k")])
+        typed = Spawn(child, Order(id=1), metadata={"a": "b"}, priority=3, desired_worker_labels={"zone": "eu"})
+        refs = ctx.spawn_workflows([typed, Spawn("elsewhere", {"x": 1}, key="k")])
         return [ref.result_sync() for ref in refs]
 
     task = mesh.task(name="parent")(parent if kind == "async" else sync_parent)
@@ -50,6 +52,7 @@ async def test_a_child_is_spawned_and_its_result_comes_back(leader: Leader, mesh
         second = await leader.report(records.Spawn, count=2)
         first = await leader.report(records.Spawn)
         assert (first.position, first.workflow, first.priority, first.metadata) == ("child#0", "child", 3, {"a": "b"})
+        assert (first.labels, second.labels) == ([LabelDefinition("zone", "eu")], [])
         assert (second.position, second.workflow, bytes(second.input)) == ("key:k", "elsewhere", b'{"x":1}')
         time_ms = ids.run_id_time_ms(order.run)
         assert first.child == ids.derived_run_id(time_ms, order.run, "parent", "child#0")
@@ -120,8 +123,10 @@ async def test_a_sticky_child_that_fits_is_spawned(leader: Leader, mesh: Mesh):
         ({"priority": 12}, "12"),
         ({"metadata": {"a": 1}}, "metadata"),
         ({"key": 7}, "7"),
+        ({"desired_worker_labels": ["gpu"]}, "desired_worker_labels of child 'Child' is ['gpu']: use a mapping"),
+        ({"options": {"desired_worker_labels": {"gpu": WorkerLabel(1, comparator="~")}}}, "comparator of label 'gpu'"),
     ],
-    ids=["option", "priority", "metadata", "key"],
+    ids=["option", "priority", "metadata", "key", "labels", "comparator"],
 )
 async def test_what_can_not_be_spawned_is_refused_by_name(leader: Leader, mesh: Mesh, arguments: dict[str, Any], named: str):
     async def parent(ctx: Context) -> None:

@@ -231,3 +231,12 @@ async def test_a_draining_worker_ends_those_that_run_and_hands_others_back(leade
         go_on.set()
         assert await _key(leader, running_) == "key"
         await asyncio.wait_for(ending, 10)
+
+
+async def test_outputs_of_steps_are_not_there_yet(leader: Leader, mesh: Mesh):
+    flow = _limited(mesh, "sync", lambda ctx: ctx.step_output("work"))
+    async with running(mesh.worker("clerk", workflows=[flow], id="w-1")):
+        await leader.send("w-1", order := _ask(leader, "sync"))
+        failed = await leader.last_of(order.token)
+        assert isinstance(failed, Failed)
+        assert "'work' has no output yet: key function 'in_thread' runs before all steps" in failed.error.message

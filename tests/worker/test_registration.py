@@ -117,6 +117,24 @@ async def test_labels_of_a_live_worker_change(leader: Leader, mesh: Mesh):
         assert leader.reports[-1].record.labels == {"gpu": "none"}
 
 
+async def test_labels_change_from_a_sync_step(leader: Leader, mesh: Mesh):
+    @mesh.task()
+    def relabel(ctx: Context) -> dict[str, Any]:
+        worker.set_labels_sync({"gpu": "none"})
+        return ctx.worker.labels()
+
+    worker = mesh.worker("clerk", workflows=[relabel], id="w-1", labels={"gpu": "a100"})
+    async with running(worker):
+        await leader.share("w-1", order := leader.assign("relabel"))
+        finished = await leader.last_of(order.token)
+        assert bytes(finished.output) == b'{"gpu":"none"}'
+        [*_, last] = (each.record for each in leader.reports if isinstance(each.record, Register))
+        assert last.labels == {"gpu": "none"}
+    idle = mesh.worker("idle", workflows=[relabel])
+    await asyncio.to_thread(idle.set_labels_sync, {"zone": 1})
+    assert idle.labels == {"zone": 1}
+
+
 async def test_labels_of_a_live_worker_change_whatever_the_presence_bucket_says(
     leader: Leader, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ):
@@ -250,8 +268,10 @@ async def test_labels_that_can_not_be_change_nothing(leader: Leader, mesh: Mesh)
         for labels in ({"gpu": True}, {"gpu": float("nan")}, {"": 1}, ["gpu"]):
             with pytest.raises(DefinitionError, match="worker 'clerk'"):
                 await worker.set_labels(labels)  # type: ignore[arg-type]
-        with pytest.raises(MeshError, match="event loop that it runs on"):
+        with pytest.raises(MeshError, match=r"use that which it runs on; on a thread without one, .* worker\.set_labels_sync"):
             await asyncio.to_thread(asyncio.run, worker.set_labels({"gpu": "none"}))
+        with pytest.raises(MeshError, match=r"use `await worker\.set_labels\(\.\.\.\)`"):
+            worker.set_labels_sync({"gpu": "none"})
         assert worker.labels == {"gpu": "a100"}
         assert sum(isinstance(each.record, Register) for each in leader.reports) == 1
 

@@ -153,8 +153,8 @@ async def test_a_fenced_incarnation_keeps_nothing(leader: Leader, mesh: Mesh, ru
     sessions: list[Session] = []
     make = Session.__init__
 
-    def noted(session: Session, *arguments: Any) -> None:
-        make(session, *arguments)
+    def noted(session: Session, *arguments: Any, **named: Any) -> None:
+        make(session, *arguments, **named)
         sessions.append(session)
 
     monkeypatch.setattr(Session, "__init__", noted)

@@ -15,6 +15,7 @@ from mesh_sdk.protocol import beats, records
 from mesh_sdk.protocol.records import VERSION, LaneFrame, NoticeFrame, ReportFrame, TriggerFrame
 
 Frame = TypeVar("Frame", bound=msgspec.Struct)
+Value = TypeVar("Value")
 Beat = TypeVar("Beat", beats.LeaderBeat, beats.WorkerBeat)
 
 PAYLOAD_BYTES_MAX = 512 * 1024
@@ -32,15 +33,35 @@ class BadFrame(msgspec.DecodeError):
     """The bytes are no frame of this version; the message says why."""
 
 
+SPARE_LEVELS = 100
+"""So much deeper nested, or on a stack so much higher, what was taken can be read again: within frames, the journal and images."""
+
+_SHORT = 400
+"""Bytes that are never nested deeply."""
+
+
+def read_sparingly(decode: Callable[[bytes], Value], data: bytes, levels: int = SPARE_LEVELS) -> Value:
+    """Decode JSON that somebody else is to read again, with so much less of the stack than there is.
+
+    Raises:
+        RecursionError: it is nested too deeply for that.
+    """
+    if not levels or len(data) < _SHORT:
+        return decode(data)
+    return read_sparingly(decode, data, levels - 1)
+
+
 class FrameCodec(Generic[Frame]):
     """Decodes one kind of frame.
 
     Args:
         frame: the frame's struct; its last required field is `records`.
         record: the union of its records.
+        spare: what its receiver leaves of the stack, so that what it takes can be read again by whoever it goes on to.
     """
 
-    def __init__(self, frame: type[Frame], record: Any) -> None:
+    def __init__(self, frame: type[Frame], record: Any, *, spare: int = 0) -> None:
+        self._spare = spare
         self._frame = msgspec.json.Decoder(frame).decode
         self._record = msgspec.json.Decoder(record).decode
         self._loose = msgspec.json.Decoder(list[Raw]).decode
@@ -58,7 +79,7 @@ class FrameCodec(Generic[Frame]):
             BadFrame: when the frame itself can't be read, or is of another version.
         """
         try:
-            frame = self._frame(data)
+            frame = read_sparingly(self._frame, data, self._spare)
             str(data, "utf-8")  # payloads are not looked into, and would be believed
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
             return self._decode_loosely(data)
@@ -85,7 +106,7 @@ class FrameCodec(Generic[Frame]):
         for index, raw in enumerate(raws):
             try:
                 str(raw, "utf-8")
-                good.append(self._record(raw))
+                good.append(read_sparingly(self._record, bytes(raw), self._spare))
             except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
                 bad.append((index, str(error)))
         frame.records = good  # type: ignore[attr-defined]
@@ -107,8 +128,8 @@ def _beats(kind: type[Beat]) -> Callable[[bytes], Beat]:
     return decode
 
 
-trigger_frames = FrameCodec(TriggerFrame, records.Trigger)
-report_frames = FrameCodec(ReportFrame, records.Report)
+trigger_frames = FrameCodec(TriggerFrame, records.Trigger, spare=SPARE_LEVELS)
+report_frames = FrameCodec(ReportFrame, records.Report, spare=SPARE_LEVELS)
 lane_frames = FrameCodec(LaneFrame, records.Order)
 notice_frames = FrameCodec(NoticeFrame, records.Notice)
 decode_leader_beat = _beats(beats.LeaderBeat)

@@ -6,11 +6,14 @@ subject as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 
 RUN_ID_CHARACTERS = 32
 _TIME = 12
+
+is_run_id = re.compile(rf"[0-9a-f]{{{RUN_ID_CHARACTERS}}}").fullmatch
 
 
 def run_id(time_ms: int, unique: bytes, counter: int) -> str:

@@ -218,6 +218,8 @@ class Spawn(Record, tag="spawn"):
     sticky: bool = False
     priority: int = 0
     metadata: dict[str, str] | None = None
+    labels: list[LabelDefinition] = []
+    """As of Start."""
 
 
 class Holding(Record, tag="holding"):

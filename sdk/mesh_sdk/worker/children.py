@@ -12,6 +12,8 @@ from msgspec import Raw
 
 from mesh_sdk.context import Spawn
 from mesh_sdk.errors import DefinitionError, InvalidInput, SpawnError, StepCancelled, StickyChildError
+from mesh_sdk.expressions import shortened
+from mesh_sdk.labels import read_wishes
 from mesh_sdk.options import check_name, check_priority, metadata_of
 from mesh_sdk.protocol import ids, records
 from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
@@ -93,6 +95,7 @@ def order_child(attempt: Attempt, spawn: Spawn[Any, Any], registry: Registry, wo
         _check_sticky(assign, spawn.workflow, name, registry, worker)
     priority = check_priority(spawn.priority, what, SpawnError) if spawn.priority else 0
     metadata = metadata_of(spawn.metadata, f"metadata of {what}", SpawnError) or None
+    wishes = list(read_wishes(spawn.desired_worker_labels, f"desired_worker_labels of {what}", SpawnError))
     definition = registry.definition(name)
     hard = bool(spawn.sticky and definition and definition.sticky == "HARD")
     digest = ids.content_digest(name.encode() + b"\0" + data)
@@ -116,6 +119,7 @@ def order_child(attempt: Attempt, spawn: Spawn[Any, Any], registry: Registry, wo
         bool(spawn.sticky),
         priority,
         metadata,
+        wishes,
     )
     return Order(child, record, parse, name, hard)
 
@@ -171,7 +175,7 @@ def _check_name(name: str) -> None:
 def _key(spawn: Spawn[Any, Any], what: str) -> str:
     key: object = spawn.key
     if not isinstance(key, str) or len(key) > KEY_CHARACTERS_MAX or not _encodable(key):
-        raise SpawnError(f"key of {what} is {key!r}: use up to {KEY_CHARACTERS_MAX} characters of text, or leave it out")
+        raise SpawnError(f"key of {what} is {shortened(key)}: use up to {KEY_CHARACTERS_MAX} characters of text, or leave it out")
     return key
 
 

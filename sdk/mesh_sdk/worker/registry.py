@@ -64,7 +64,7 @@ class Registry:
             thing: a workflow, a task, a class decorated by `@mesh.workflow()`, or an instance of one.
 
         Raises:
-            DefinitionError: when it is none of them, can't work, its name is taken, or a scope has another strategy already.
+            DefinitionError: when it is none of them, can't work, its name is taken, or its scopes don't go with those that are there.
         """
         workflow, instance = find_workflow(thing)
         if workflow.name in self._workflows:

@@ -91,8 +91,8 @@ class Runtime:
         self._key_threads = Threads(KEY_THREADS, "mesh-key")
         self.locals = Locals(StickyEvents(observer, identity.worker), sticky_runs)
         self.on_tick: Callable[[], None] | None = None
-        self._loop = asyncio.get_running_loop()
-        self._client = Client(settings, self._loop)
+        self.loop = asyncio.get_running_loop()
+        self._client = Client(settings, self.loop)
         started_ms = clock.wall_ms()
         self._profile = Profile(settings, identity, self.slots, self.threads, self._client.client_id, sdk, started_ms)
         self._pulse = Pulse(clock.monotonic, self._tick)
@@ -127,8 +127,11 @@ class Runtime:
         Raises:
             MeshError: called on another event loop than the worker's.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            raise MeshError(f"labels of worker {self._identity.worker!r} can't be set from here: use the event loop that it runs on")
+        if asyncio.get_running_loop() is not self.loop:
+            raise MeshError(
+                f"labels of worker {self._identity.worker!r} can't be set on this event loop, use that which it runs on; "
+                "on a thread without one, as in a sync step: worker.set_labels_sync(…)"
+            )
         self._identity.values = dict(labels)
 
     async def register_again(self) -> None:

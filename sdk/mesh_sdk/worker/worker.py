@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from mesh_sdk.durations import Duration, duration_ms
 from mesh_sdk.errors import DefinitionError, InvalidName, MeshError
 from mesh_sdk.labels import Label, read_labels
+from mesh_sdk.loops import refuse_running_loop
 from mesh_sdk.protocol.subjects import check_token
 from mesh_sdk.worker.clock import Clock
 from mesh_sdk.worker.identity import Identity
@@ -117,6 +118,15 @@ class Worker:
         self.labels = checked
         if runtime is not None:
             await runtime.register_again()
+
+    def set_labels_sync(self, labels: Mapping[str, Label]) -> None:
+        """`set_labels` for code without an event loop, such as a sync step of this very worker."""
+        refuse_running_loop("worker.set_labels")
+        runtime = self._runtime
+        if runtime is None:
+            self.labels = read_labels(labels, f"worker {self.name!r}")
+        else:
+            asyncio.run_coroutine_threadsafe(self.set_labels(labels), runtime.loop).result()
 
     def start(self, *, metrics_port: int | None = None, grace: Duration = GRACE_DEFAULT) -> None:
         """Run until SIGTERM or SIGINT, then drain and return. Blocks; `await worker.serve()` where a loop runs.
