@@ -62,7 +62,7 @@ class Keys:
     def rate(self, rate: RateDefinition) -> tuple[str, int, int, int]:
         """(key, limit, milliseconds, units) of a rate limit."""
         key = self._text(rate.key, self._find(rate.key)) if rate.key.startswith(PATH_PREFIX) else rate.key
-        limit, units = self._number("limit", rate.limit, 1), self._number("units", rate.units, 1)
+        limit, units = self._number("limit", rate.limit, 1), self._number("units", rate.units, 0)
         if units > limit:
             raise NoKey(
                 f"rate {key!r} lets {limit} units pass in {rate.per_ms / 1000:g} s, and the step wants {units} at once: it never could"
