@@ -263,8 +263,7 @@ class Groups:
         ticket = cohort.first
         cohort.remove(ticket)
         at.exit(cohort)
-        while cohort.kept:
-            del cohort.kept.pop().kept[cohort]
+        self._give_up_kept(cohort)  # a step that finds no slot now takes no place, and others may
         if cohort.of_steps:
             self._call(ticket, cohort)
         else:

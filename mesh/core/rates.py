@@ -51,10 +51,8 @@ class Rates:
             now: core time, milliseconds.
             ahead: units that pass before these.
         """
-        at, pace, brim = self._bucket(key, limit, per_ms, units, now)
-        late = at + _time(units, pace) - brim
-        if ahead:
-            late += _time(ahead, pace)
+        after, _, brim = self._bucket(key, limit, per_ms, units, now, ahead)
+        late = after - brim
         return -(-late // SCALE) if late > 0 else 0
 
     def take(self, key: str, limit: int, per_ms: int, units: int, now: int) -> None:
@@ -62,21 +60,27 @@ class Rates:
         if key not in self.empty_at and len(self.empty_at) >= self._sweep_at:
             self.empty_at = {other: at for other, at in self.empty_at.items() if at > now * SCALE}
             self._sweep_at = max(KEYS_SWEPT, 2 * len(self.empty_at))
-        at, pace, _ = self._bucket(key, limit, per_ms, units, now)
-        took = _time(units, pace)
-        if key in self.owed:
-            self._make_up(key, at, _time(units, (per_ms * SCALE, limit)) - took, now)
-        self.empty_at[key] = at + took
+        self.empty_at[key], owed, _ = self._bucket(key, limit, per_ms, units, now)
+        if owed:
+            self.owed[key] = min(owed, HELD_MS_MAX * SCALE)
+        elif key in self.owed:
+            del self.owed[key]
 
-    def _bucket(self, key: str, limit: int, per_ms: int, units: int, now: int) -> tuple[int, Pace, int]:
-        """When the bucket is empty, by how much units delay that, and what must not be passed by that."""
+    def _bucket(self, key: str, limit: int, per_ms: int, units: int, now: int, ahead: int = 0) -> tuple[int, int, int]:
+        """Once the units have passed: when the bucket is empty, what it is owed still, and what the first must not be beyond."""
         pace = per_ms * SCALE, limit
+        took = _time(units, pace)
+        if ahead:
+            took += _time(ahead, pace)
         burst = max(limit // BURST_PART, units, 1)
-        at, brim = max(self.empty_at.get(key, 0), now * SCALE), now * SCALE + _room(burst, units, pace)
+        at, brim = self.empty_at.get(key, 0), now * SCALE + _room(burst, units, pace)
         if not self._owes(key, now):
-            return at, pace, brim
+            return max(at, now * SCALE) + took, 0, brim
+        # Had it never stood still it were empty then: so much has passed, and no more may have. What it was not allowed to leak is owed on.
+        never_held = at - self.owed[key] + took
         faster = pace[0] * CATCH_UP[1], pace[1] * CATCH_UP[0]
-        return max(at, brim - _room(burst // 2, units, faster)), faster, brim
+        after = max(max(at, brim - _room(burst // 2, units, faster)) + _time(units + ahead, faster), never_held)
+        return after, after - never_held, brim
 
     # ---- times without a leader -----------------------------------------------------------------------------------------
 
@@ -96,12 +100,6 @@ class Rates:
 
     def _owes(self, key: str, now: int) -> bool:
         return key in self.owed and self.empty_at.get(key, 0) > now * SCALE
-
-    def _make_up(self, key: str, at: int, faster: int, now: int) -> None:
-        """Units pass so much faster. What the bucket was not allowed to leak is owed still."""
-        owed = self.owed.pop(key)
-        if self.empty_at.get(key, 0) > now * SCALE and (left := owed + at - self.empty_at[key] - faster) > 0:
-            self.owed[key] = min(left, HELD_MS_MAX * SCALE)
 
     # ---- images ---------------------------------------------------------------------------------------------------------
 

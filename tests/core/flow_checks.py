@@ -120,6 +120,8 @@ class FlowWorld(StickyWorld):
 
     def check_nobody_is_forgotten(self) -> None:
         """Nobody waits in the line of a group who could go on now, nor for longer than its workflow says."""
+        for group in self.state.limits.groups:
+            assert group.full or group.stalled or not group.actions, f"group {group.id} has a place, and nobody looks who waits for it"
         for run in self.state.runs.values():
             timeout = run.flow.definition.admission_timeout_ms
             ticket = run.ticket

@@ -118,6 +118,25 @@ def test_nobody_keeps_what_somebody_else_waits_for_while_he_waits_for_him(
         world.check_followers()
 
 
+def test_what_was_kept_for_one_that_then_finds_no_worker_is_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called as its last place is free, and takes none."""
+    monkeypatch.setattr(flow, "PASSES_MAX", 0)
+    wish = [LabelDefinition("gpu", 1, required=True)]
+    limits = [ConcurrencyDefinition(1, key="input.k", scope=scope) for scope in "AB"]
+    both, in_a, in_b = (
+        WorkflowDefinition(name, [StepDefinition("a", concurrency=places, labels=labels)])
+        for name, places, labels in (("both", limits, wish), ("in_a", limits[:1], []), ("in_b", limits[1:], []))
+    )
+    world, holder = world_of(both, in_a, in_b)
+    firsts = [world.start(name, input=A) for name in ("in_a", "in_b")]
+    world.start("both", input=A)
+    seconds = [world.start(name, input=A) for name in ("in_a", "in_b")]
+    assert running(world, holder) == sorted(firsts)
+    for first in firsts:
+        world.finish(holder, order_of(holder, first))
+    assert running(world, holder) == sorted(seconds), "who finds no worker keeps no place"
+
+
 def test_what_is_kept_for_one_that_is_cancelled_is_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow, "PASSES_MAX", 0)
     world, holder = world_of(workflow(1, 1), slots=9)

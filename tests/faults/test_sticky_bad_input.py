@@ -15,10 +15,12 @@ import pytest
 
 from mesh.cli.app import run as mesh_command
 from mesh.cli.exits import exit_code
+from mesh.core import records as facts
 from mesh_sdk import InvalidInput, InvalidName, Mesh, Unavailable, UnknownWorkflow, leader
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus
 from mesh_sdk.transport.connection import connect
+from tests.faults import journal
 from tests.faults.fleet import Fleet, Process
 from tests.faults.sticky_fleet import Sticky, until_true, waiting
 
@@ -94,12 +96,17 @@ async def nothing_written(place: Place, mesh: Mesh) -> AsyncIterator[None]:
     try:
         seen: list[dict[str, int]] = []
 
+        async def accepted() -> bool:
+            """The worker tells of a step that goes on for a while, a moment after it has begun."""
+            return any(isinstance(record, facts.StepAccepted) for record in await journal.records(bus))
+
         async def still() -> bool:
             """What earlier tests set going has come to rest."""
             seen[:] = [*seen[-1:], await _lasts(bus)]
             await asyncio.sleep(0.1)
             return len(seen) == 2 and seen[0] == seen[1]
 
+        await until_true("the run at the gate is reported", accepted)
         await until_true("the streams stand still", still)
         yield
         assert await _lasts(bus) == seen[1]

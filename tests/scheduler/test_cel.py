@@ -88,12 +88,8 @@ def test_what_has_no_value_says_why(expression: str, said: str) -> None:
 
 
 def test_a_value_that_cannot_be_shown_is_refused_like_others() -> None:
-    deep: Any = []
-    for _ in range(90):
-        deep = [deep]
-    for expression in ("input.deep", "[optional.none()]"):
-        with pytest.raises(ValueError, match="it is a list: it must be"):
-            cel.evaluate(expression, {"input": {"deep": deep}, "metadata": {}})
+    with pytest.raises(ValueError, match="it is a list: it must be"):
+        cel.evaluate("[optional.none()]", {"input": {}, "metadata": {}})
 
 
 LARGE = [
