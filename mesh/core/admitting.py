@@ -9,13 +9,14 @@ from mesh.core.assigning import Assigning
 from mesh.core.disputes import losers
 from mesh.core.flow import Group
 from mesh.core.keys import Evaluate, Keys, NoKey, function_key
+from mesh.core.limits import Rate
 from mesh.core.line import urgent_at
 from mesh.core.run import LIVE, Run
 from mesh.core.run_keys import RunKeys, StepKeys
 from mesh.core.step import BROKEN, DONE, READY, Step
 from mesh.core.tickets import Ticket
 from mesh.core.waiting import admission
-from mesh_sdk.protocol.definitions import FUNCTION
+from mesh_sdk.protocol.definitions import FUNCTION, StepDefinition
 from mesh_sdk.protocol.records import CANCELLED, FAILED, TIMED_OUT
 
 
@@ -77,7 +78,7 @@ class Admitting(Assigning):
             for _, limit in flow.limits
         ]
         steps = [
-            StepKeys(index, [taken.group(limit) for _, limit in flow.step_limits[index]], [taken.rate(rate) for rate in step.rate_limits])
+            StepKeys(index, [taken.group(limit) for _, limit in flow.step_limits[index]], _rates(taken, step))
             for index, step in enumerate(flow.steps)
             if step.concurrency or step.rate_limits
         ]
@@ -174,6 +175,7 @@ class Admitting(Assigning):
         again = state.limits.next_at(key, state.now)
         if again:
             state.timers.rate(key, again)
+        self.recall_again(key)
 
     def settle_limits(self) -> None:
         """Finish what an older leader left half done, and find out anew who waits for what."""
@@ -209,6 +211,11 @@ class Admitting(Assigning):
             self.key_function_ended(broken)
         elif all(run.steps[index].state is DONE for index in run.flow.keys):
             self.take_keys(run)
+
+
+def _rates(taken: Keys, step: StepDefinition) -> list[Rate]:
+    """The rates that a step needs: of which it takes no units, it needs none."""
+    return [rate for rate in map(taken.rate, step.rate_limits) if rate[3]]
 
 
 def _wishes(run: Run) -> list[Ticket]:

@@ -60,8 +60,6 @@ class Assigning:
             self.state.unparked = False
             for other in list(self.state.pools.values()):
                 self.pump(other)
-        if self.state.limits.let_pass:
-            self._ask_again()
         if pool.waiting:
             self._pump_draining(pool)
         queues = self.state.routes.by_pool.get(pool.id)
@@ -122,19 +120,37 @@ class Assigning:
             if attempt.recalled:
                 return
             step, wish = attempt.step, wish_of(attempt.step)
-            fits = pool.free >= attempt.slots and step.action in pool.actions and not self.state.limits.hold_up(step, self.state.now)
+            fits = pool.free >= attempt.slots and step.action in pool.actions
             other = best_worker(pool, wish, worker.id) if fits else None
-            if other is not None and other.room >= attempt.slots:
+            if other is not None and other.room >= attempt.slots and not self._is_kept_from(pool, step):
                 self.out.append(fact := facts.StepRecalled(attempt.token))
                 self.state.apply(fact)
                 return
 
-    def _ask_again(self) -> None:
-        """Units that were kept for a step may pass with those who wait for them."""
-        limits = self.state.limits
-        for key in limits.let_pass:
-            self.state.timers.rate(key, self.state.now + 1)
-        limits.let_pass = {}
+    def _is_kept_from(self, pool: Pool, step: Step) -> bool:
+        """Whether a step that gathers slots elsewhere would have to wait here for a rate; it is recalled when that lets it pass, then."""
+        limits, now = self.state.limits, self.state.now
+        if not limits.hold_up(step, now):
+            return False
+        wait, rate = limits.slowest(step, now)
+        if wait:
+            limits.recalls.setdefault(rate, {})[pool.id] = None
+            self.state.timers.rate(rate, now + wait)
+        return True
+
+    def recall_again(self, rate: str) -> None:
+        """Units of the rate may pass: perhaps with what gathers slots elsewhere."""
+        for id in self.state.limits.recalls.pop(rate, ()):
+            if (pool := self.state.pools.get(id)) is not None:
+                self.pump(pool)
+
+    def ask_again(self) -> None:
+        """More units of these rates may pass, or with others, than when it was last found out when to ask."""
+        limits, now = self.state.limits, self.state.now
+        changed, limits.let_pass = limits.let_pass, {}
+        for key in changed:
+            if at := limits.next_at(key, now):
+                self.state.timers.rate(key, at)
 
     def _pump_keys(self, pool: Pool, queues: list[Queue]) -> None:
         """Have key functions run, wherever: they take no slot, but of each worker only so many at once."""

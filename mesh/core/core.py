@@ -127,6 +127,8 @@ class Core(Claiming):
         groups = self.state.limits.groups
         if (groups.freed or groups.came or groups.stalled) and self._settled:  # what a follower has gathered there is for `settle`
             self.serve_freed()
+        if self.state.limits.let_pass:
+            self.ask_again()
 
     def take(self) -> list[facts.Fact]:
         """The records made since the last call."""
@@ -192,8 +194,7 @@ class Core(Claiming):
 
     def finish(self, run: Run, status: str, reason: str) -> None:
         """The run is over."""
-        fact = facts.RunFinished(run.id, status, reason)
-        self.out.append(fact)
+        self.out.append(fact := facts.RunFinished(run.id, status, reason))
         self.state.apply_end(fact)
 
     def _end_orphan(self, attempt: Attempt) -> None:

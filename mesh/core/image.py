@@ -181,7 +181,12 @@ def _limited(state: State) -> tuple[list[ConcurrencyDefinition], list[tuple[str,
     """Which limits groups have, and since which start, as far as that doesn't follow from who is in them."""
     groups = state.limits.groups
     sole = _sole_limits(state) if len(groups) else {}
-    found = sorted((*group.id, group.limited_by, group.limit) for group in groups if sole.get(group.id[0]) != group.limit)
+    found = sorted(
+        (*group.id, group.limited_by, group.limit)
+        for group in groups
+        if sole.get(group.id[0]) != group.limit
+        or group.limited_by > max((ticket.order for ticket in chain(group.placed, group.pending)), default=-1)
+    )
     places: dict[bytes, int] = {}
     table: list[ConcurrencyDefinition] = []
     entries = []

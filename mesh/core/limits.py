@@ -36,7 +36,9 @@ class Limits:
         self.lines: dict[str, Parked] = {}
         """Steps that wait for a rate, or keep units of it, by its key."""
         self.let_pass: dict[str, None] = {}
-        """Rates of which units are not kept any more, since somebody last looked."""
+        """Rates of which more units may pass, or to whose line somebody else is first, since somebody last looked."""
+        self.recalls: dict[str, dict[str, None]] = {}
+        """Pools with room for a step that gathers slots elsewhere, by the key of the rate that it would have to wait for there."""
 
     # ---- runs -----------------------------------------------------------------------------------------------------------
 
@@ -68,6 +70,8 @@ class Limits:
         if self.lines and run.keyed is not None:
             for keys in run.keyed.steps:
                 self._keep_nothing(run.steps[keys.step])
+                for rate in keys.rates:
+                    self._moved(rate[0])
         if run.ticket is not None:
             self.groups.end(run.ticket)
             self._leave(run)
@@ -130,9 +134,14 @@ class Limits:
     def hold_up(self, step: Step, now: int) -> bool:
         """Whether a step that is ready waits for its limits, whether or not it waits for a slot as well."""
         keys = keys_of(step)
-        if step.parked or keys is None or not keys.rates:
+        if step.parked or keys is None:
             return step.parked
-        return self.rates.led_until > 0 or any(self.rates.wait(*rate, now) for rate in keys.rates)
+        return self.rates.led_until > 0 or self.slowest(step, now)[0] > 0
+
+    def slowest(self, step: Step, now: int) -> tuple[int, str]:
+        """For how many milliseconds rates would hold the step back if it were the only one, and which of them for longest."""
+        keys = keys_of(step)
+        return max(((self.rates.wait(*rate, now), rate[0]) for rate in keys.rates), default=(0, "")) if keys is not None else (0, "")
 
     def _waits_behind(self, step: Step, keys: StepKeys) -> bool:
         """Whether others wait already for a rate that it needs: it waits for its turn there, for that of the slowest rate last."""
@@ -161,6 +170,7 @@ class Limits:
             ahead = self.lines.get(key)
             if ahead is not None and ahead.first() is not None:
                 ahead.extend(steps)
+                self._moved(key)
         line.sweep()
 
     def _by_pace(self, keys: StepKeys) -> list[Rate]:
@@ -177,6 +187,7 @@ class Limits:
         for other in kept:
             self._line(other).keep(step, other[3])
         self._line(rate).push(step, in_front=bool(kept))
+        self._moved(rate[0])
         if step.ticket is not None:
             self.groups.uncall(step.ticket)
 
@@ -204,6 +215,12 @@ class Limits:
         else:
             self.let_pass[key] = None
 
+    def _moved(self, key: str) -> None:
+        """Who waits for a rate has changed: somebody else than has been asked about may be the first one."""
+        line = self.lines.get(key)
+        if line is not None and line.first() is not line.asked:
+            self.let_pass[key] = None
+
     def due(self, key: str, now: int) -> list[Step]:
         """Those that wait for a rate and may go out by now, in order; they wait for a slot from now on."""
         line = self.lines.get(key)
@@ -227,7 +244,10 @@ class Limits:
         step = line.first() if line is not None else None
         if line is not None and line.empty:
             del self.lines[key]
-        if step is None or line is None:
+        if line is None:
+            return 0
+        line.asked = step
+        if step is None:
             return 0
         return now + max(POLL_MS if line.keeps_waiting else 1, self.rates.wait(*_rate(step, key), now, ahead=line.units))
 

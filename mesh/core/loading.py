@@ -10,6 +10,7 @@ import msgspec
 from mesh.core.graph import Flow
 from mesh.core.image import IMAGE_VERSION, RUN_FIELDS, STEP_FIELDS, RunImage, StateImage, run_values, step_values
 from mesh.core.memory import schedule_timeout_ms
+from mesh.core.limits import keys_of
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker, join
 from mesh.core.state import State
@@ -188,9 +189,15 @@ class _Loader:
             wait = schedule_timeout_ms(step)
             if wait:
                 self.state.timers.ready(step, wait)
+        limited = []
         for step in sorted(waiting, key=lambda step: step.sticky_at):
-            if step.sticky_at:
+            if step.sticky_at and step.state is READY and keys_of(step) is not None:
+                limited.append(step)
+            elif step.sticky_at:
                 self.state.timers.sticky(step, step.run.flow.definition.sticky_timeout_ms)
+        for step in limited:  # nobody knows when its limits let it go
+            step.let_go_at = self.state.now
+            self.state.timers.sticky_anew(step, self.state.now, step.run.flow.definition.sticky_timeout_ms)
 
 
 def _restore(target: Run | Step, names: tuple[str, ...], values: Iterable[Any]) -> None:

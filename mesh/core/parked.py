@@ -40,9 +40,10 @@ class Parked:
     Attributes:
         pace: how slow the rate is, by the first one that came here: it must not change while somebody is here.
         units: that are kept.
+        asked: who was the first one when it was last found out when to ask again.
     """
 
-    __slots__ = ("_called", "_keepers", "_line", "_marks", "pace", "units")
+    __slots__ = ("_called", "_keepers", "_line", "_marks", "asked", "pace", "units")
 
     def __init__(self, pace: tuple[int, str]) -> None:
         self.pace = pace
@@ -52,6 +53,7 @@ class Parked:
         """Those that were let go."""
         self._keepers: dict[Step, int] = {}
         self.units = 0
+        self.asked: Step | None = None
 
     def push(self, step: Step, *, in_front: bool) -> None:
         """The step waits here."""

@@ -123,6 +123,18 @@ def test_the_strategy_of_the_newest_start_counts_when_that_has_gone() -> None:
     assert running(world, holder) == [first]
 
 
+def test_whose_limit_counts_is_in_the_image_before_there_are_two() -> None:
+    """A scheduler that has loaded it and one that lived on are asked for the digest once there are."""
+    world = World()
+    world.join("w1", [limited()], 10)
+    world.start("w", input=A)
+    world.cancel(world.start("w", input=A))
+    world.add_twin()
+    world.take_over("image")
+    world.join("w2", [limited(max_runs=2)], 10)
+    world.check_followers()
+
+
 def test_what_follows_from_the_definitions_is_not_in_the_image() -> None:
     world = World()
     world.join("w1", [limited(max_runs=2)], 10)
