@@ -9,8 +9,8 @@ import msgspec
 
 from mesh.core.graph import Flow
 from mesh.core.image import IMAGE_VERSION, RUN_FIELDS, STEP_FIELDS, RunImage, StateImage, run_values, step_values
-from mesh.core.memory import schedule_timeout_ms
 from mesh.core.limits import keys_of
+from mesh.core.memory import schedule_timeout_ms
 from mesh.core.run import LIVE, Run
 from mesh.core.slots import Pool, Worker, join
 from mesh.core.state import State

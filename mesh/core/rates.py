@@ -5,8 +5,10 @@ pass while that is at most a burst away. The burst is a fifth of the limit, at l
 window of time T at most `limit × T ÷ per + burst` units pass. Kept by facts alone: a successor goes on with the same numbers.
 
 While nobody leads nothing passes. So that this costs nobody units who waits for them, buckets stand still meanwhile, and what was
-held is made up for at `CATCH_UP` times the pace, with half the burst. With the time without a leader in it, no window has more than it
-may have; of those behind it none has more than `CATCH_UP × limit × T ÷ per + burst ÷ 2`, which is 1.3 times the limit in its time.
+held is made up for at `CATCH_UP` times the pace, with half the burst, and never by more than was held: a window that begins with
+nothing owed has no more than the formula says, however many leaders die in it. One that begins with time owed has at most
+`limit × (T + owed) ÷ per + burst`, and of steps with equal units at most `CATCH_UP × limit × T ÷ per + burst ÷ 2` (at least the
+units of one step, here too). That is 1.3 times the limit in its time, where a step's units are at most a tenth of the limit.
 """
 
 from __future__ import annotations
@@ -76,11 +78,13 @@ class Rates:
         at, brim = self.empty_at.get(key, 0), now * SCALE + _room(burst, units, pace)
         if not self._owes(key, now):
             return max(at, now * SCALE) + took, 0, brim
-        # Had it never stood still it were empty then: so much has passed, and no more may have. What it was not allowed to leak is owed on.
-        never_held = at - self.owed[key] + took
         faster = pace[0] * CATCH_UP[1], pace[1] * CATCH_UP[0]
-        after = max(max(at, brim - _room(burst // 2, units, faster)) + _time(units + ahead, faster), never_held)
-        return after, after - never_held, brim
+        made_up = max(at, brim - _room(burst // 2, units, faster)) + _time(units + ahead, faster)
+        # Had it never stood still, it were empty at `never_held`: never sooner, so that what takes long gains what was held, not a sixth of
+        # its time. What the bucket was not allowed to leak is owed on, but for what is less than a millisecond.
+        never_held = at - self.owed[key] + took
+        after = max(made_up, never_held)
+        return after, after - never_held if after - never_held >= SCALE else 0, brim
 
     # ---- times without a leader -----------------------------------------------------------------------------------------
 

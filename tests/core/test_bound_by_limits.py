@@ -7,6 +7,7 @@ import pytest
 from mesh.core.records import RunBound, StepReleased
 from mesh_sdk.protocol import records as wire
 from mesh_sdk.protocol.definitions import ConcurrencyDefinition, RateDefinition, StepDefinition, WorkflowDefinition
+from tests.core.flow_checks import FlowWorld
 from tests.core.lives import TAKERS
 from tests.core.world import T0, World
 
@@ -98,14 +99,15 @@ def test_a_run_whose_step_waits_for_its_limits_keeps_its_worker(kind: str, full:
     world.check_followers()
 
 
-def test_when_its_limits_have_let_it_go_it_waits_for_its_worker_as_long_as_it_says() -> None:
+@pytest.mark.parametrize("taker", ["", *TAKERS])
+def test_when_its_limits_have_let_it_go_it_waits_for_its_worker_as_long_as_it_says(taker: str) -> None:
     group = LIMITS["group"]
     definition = WorkflowDefinition(
         "w", [StepDefinition("a"), StepDefinition("b", [0], **group)], sticky="SOFT", sticky_timeout_ms=5_000,  # type: ignore[arg-type]
     )  # fmt: skip
     filler = WorkflowDefinition("f", [StepDefinition("a")], sticky="HARD")
     workflows = [definition, limited("o", "group"), filler]
-    world = World()
+    world = FlowWorld(0)
     holder = world.join("w1", workflows, 2)
     world.start("o", input=b'{"k":"x"}')
     (other,) = world.take(holder)
@@ -122,8 +124,13 @@ def test_when_its_limits_have_let_it_go_it_waits_for_its_worker_as_long_as_it_sa
     for fill in world.take(holder):
         world.accept(holder, fill)
     assert not world.state.runs[run].steps[1].parked
+    pass_until(world, 21_000)
+    world.check_settled()
+    if taker:  # who does not know since when: that time begins anew
+        world.take_over(taker)
+        world.resend()
     pass_until(world, 24_990)
     assert world.state.runs[run].worker == "w1"
-    pass_until(world, 25_001)
+    pass_until(world, 26_001 if taker else 25_001)
     assert world.state.runs[run].worker == "w2"
     world.check_followers()

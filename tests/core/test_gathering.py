@@ -139,3 +139,23 @@ def test_one_that_would_have_to_wait_for_its_rate_again_stays() -> None:
     assert not recalls(world)
     world.finish(holder, next(iter(holder.running.values())))
     assert [order.run for order in world.take(holder)] == [run]
+
+
+@pytest.mark.parametrize("other_pool", [False, True])
+@pytest.mark.parametrize("taker", ["", *TAKERS])
+def test_it_goes_to_the_idle_one_when_its_rate_lets_it_pass_again(taker: str, other_pool: bool) -> None:
+    big = WorkflowDefinition("big", [StepDefinition("a", slots=2, rate_limits=[RateDefinition("r", 1, 60_000)])])
+    world, holder, run = gathering(big)
+    extra = [WorkflowDefinition("extra", [StepDefinition("a")])] if other_pool else []
+    idle = world.join("w2", [SMALL, big, *extra], 2)
+    if taker:
+        world.take_over(taker)
+        world.resend()
+    world.pass_time(59_000)
+    assert not recalls(world)
+    world.pass_time(3_000)  # a leader's death takes no time here, and its buckets stand still for none
+    assert recalls(world) == 1
+    world.take(holder)
+    assert [order.run for order in world.take(idle)] == [run]
+    assert not world.state.limits.recalls
+    world.check_followers()

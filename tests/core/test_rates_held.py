@@ -16,7 +16,7 @@ SECOND = 1_000
 HOUR = 3_600 * SECOND
 START = 1_000
 PERS = (1, 7, 100, SECOND, 1_300, 10 * SECOND, 60 * SECOND, HOUR, 24 * HOUR)
-SEEDS = range(400)
+SEEDS = range(250)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def demand(seed: int, *, mixed: bool) -> Demand:
     for _ in range(60):
         now += dice.randint(0, between)
         deaths.append((now, dice.randint(1, dice.choice((5, 100, HELD_MS_MAX)))))
-    lateness = dice.choice((0, 0, 3, 200))
+    lateness = dice.choice((0, 0, 3, 200, between))
     return Demand(limit, per, lambda: itertools.cycle(chosen), largest, deaths, lambda: dice.randint(0, lateness))
 
 
@@ -97,7 +97,7 @@ def test_no_window_has_more_than_it_may_have(mixed: bool) -> None:
             so_far += each.units
             made_up += each.owed > 0
             assert (so_far * case.per - case.limit * each.at) * SCALE <= least + case.burst * case.per * SCALE, (seed, case, each)
-    assert made_up > 10_000
+    assert made_up > 5_000
 
 
 def test_what_is_made_up_for_comes_a_fifth_faster_with_half_the_burst() -> None:
@@ -121,9 +121,7 @@ def test_nothing_passes_before_its_time_without_a_death(mixed: bool) -> None:
         case = demand(seed, mixed=mixed)
         now, empty = Fraction(START), Fraction(START)
         for each in case.served(300):
-            took, burst = (
-                Fraction(units * case.per, case.limit) for units in (each.units, max(case.limit // BURST_PART, each.units, 1))
-            )
+            took, burst = (Fraction(units * case.per, case.limit) for units in (each.units, max(case.limit // BURST_PART, each.units, 1)))
             now = max(now, empty + took - burst)
             empty = max(empty, now) + took
             assert each.at >= now, (seed, case, each)
@@ -138,7 +136,7 @@ def test_what_a_death_took_is_given_back() -> None:
         each, dead = per * units // limit + 1, dice.randint(1, HELD_MS_MAX)
         death = START + dice.randint(0, 3 * each)
         case = Demand(limit, per, lambda units=units: itertools.repeat(units), units)  # type: ignore[misc]
-        made_up = death + dead + 5 * dead + 2 * each
+        made_up = death + dead + 6 * dead + 2 * each  # five times as long, and what rounding to milliseconds takes
         without = case.served(100_000, made_up + 4 * each)
         case.deaths.append((death, dead))
         after = [(is_, was) for is_, was in zip(case.served(len(without)), without, strict=True) if is_.at >= made_up]

@@ -156,14 +156,66 @@ def test_what_is_kept_is_not_kept_from_others_while_there_is_no_slot() -> None:
     assert len(begun_at(world, "b")) >= 9
 
 
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+def test_nobody_else_has_to_happen_by_when_what_was_kept_is_free(how: str) -> None:
+    hour = 3_600 * SECOND
+    slow, fast = rate("slow", 1, 2 * hour), rate("fast", 1, hour)
+    timeout = 60 * SECOND if how == "timed out" else 0
+    world = world_of(rated("s", slow), rated("f", fast), rated("both", fast, slow, schedule_timeout_ms=timeout))
+    world.start("f")
+    both = world.start("both")
+    world.start("s")
+    assert not begun_at(world, "s"), "it is kept for the older one"
+    if how == "cancelled":
+        pass_until(world, 60 * SECOND)
+        world.cancel(both)
+    pass_until(world, 61 * SECOND)
+    assert begun_at(world, "s") == [60 * SECOND + 1]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "others are more urgent", "others are more urgent and many"])
+def test_whoever_is_first_in_a_line_now_is_asked_about(how: str) -> None:
+    """And not when its units would pass that was first before: it needed more of them."""
+    world = world_of(rated("w", rate("r", 1_000, 86_400 * SECOND, "input.n")), slots=100)
+    world.start("w", input=b'{"n":100}')
+    head = world.start("w", input=b'{"n":1000}')
+    if how == "cancelled":
+        world.start("w", input=b'{"n":1}')
+        assert len(begun_at(world, "w")) == 1
+        world.cancel(head)
+    for _ in range({"cancelled": 0, "others are more urgent": 1}.get(how, 99)):
+        world.start("w", input=b'{"n":1}', priority=9)
+    pass_until(world, SECOND)
+    assert len(begun_at(world, "w")) == (100 if how.endswith("many") else 2)
+
+
+def test_many_who_come_later_are_not_asked_about() -> None:
+    world = world_of(rated("w", rate("r", 1, 3_600 * SECOND)))
+    asked = []
+    next_at = world.state.limits.next_at
+    world.state.limits.next_at = lambda key, now: asked.append(key) or next_at(key, now)  # type: ignore[method-assign, func-returns-value]
+    for _ in range(200):
+        world.start("w")
+    assert len(asked) <= 2
+
+
 def test_no_units_pass_at_once() -> None:
-    world = world_of(rated("w", rate("A", 1, 3_600 * SECOND, "input.n")), rated("one", rate("A", 1, 3_600 * SECOND)))
+    """Also behind others, and when the bucket is as full as it can be."""
+    hour = 3_600 * SECOND
+    world = world_of(
+        rated("w", rate("A", 1, hour, "input.n")), rated("one", rate("A", 1, hour)), rated("w10", rate("B", 10, hour, "input.n")),
+    )  # fmt: skip
     world.start("one")
     for _ in range(3):
         world.start("w", input=b'{"n":0}')
     assert len(begun_at(world, "w")) == 3
     world.start("one")
+    for units in (10, 0):
+        world.start("w10", input=b'{"n":%d}' % units)
+    assert len(begun_at(world, "w10")) == 2
     world.start("w", input=b'{"n":0}')
+    assert len(begun_at(world, "w")) == 4
+    world.check_followers()
     asked = 0
     while (at := world.core.next_at()) is not None and at < T0 + 7_200 * SECOND and asked < 20:
         world.now = max(at, world.now)

@@ -61,6 +61,7 @@ class World(Seen):
         self.serial = itertools.count(1)
         self.takeovers = 0
         self.decide(TermBegan("me"))
+        self.core.settle()  # as in every other term, that is decided before its leader begins
 
     def _token(self) -> str:
         token = next(self.tokens)
