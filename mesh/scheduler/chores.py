@@ -26,8 +26,10 @@ class Chore:
         self.what = what
         self.do = do
         self.room = Backoff(_ROOM_S, _ROOM_S_MAX)
+        self.failed = False
+        """It could not be done so far, and that was said."""
         self.aside = False
-        """It has found no room, and that was said."""
+        """It has found no room."""
 
 
 class Chores:
@@ -65,19 +67,24 @@ class Chores:
                 self._stand_aside(chore, error)
                 return
             except TransportError as error:
-                log.warning("%s failed, tried again: %s", chore.what, error)
+                _say(chore, logging.WARNING, f"failed, and is tried again until it succeeds: {error}")
                 await asyncio.sleep(_AGAIN_S)
                 continue
-            if chore.aside:
-                log.info("%s: there was room at last", chore.what)
+            if chore.failed:
+                log.info("%s: done at last", chore.what)
             return
 
     def _stand_aside(self, chore: Chore, error: StreamFull) -> None:
-        if not chore.aside:
-            chore.aside = True
-            log.error("%s found no room, and is tried again until there is some; everything else goes on: %s", chore.what, error)
+        chore.aside = True
+        _say(chore, logging.ERROR, f"found no room, and is tried again until there is some; everything else goes on: {error}")
         self._aside[chore] = asyncio.get_running_loop().call_later(chore.room.next(), self._come_back, chore)
 
     def _come_back(self, chore: Chore) -> None:
         del self._aside[chore]
         self._waiting.put_nowait(chore)
+
+
+def _say(chore: Chore, level: int, what: str) -> None:
+    """Once a chore: a server that is away for an hour would fill the log."""
+    log.log(logging.DEBUG if chore.failed else level, "%s %s", chore.what, what)
+    chore.failed = True
