@@ -350,6 +350,10 @@ class Lanes:
                 del self._stored[subject]
         return found
 
+    def answered_before(self, subject: str) -> int:
+        """The sequence before which a lane holds nothing that is still to be answered, as far as it is written."""
+        return next((message.sequence for message in self._stored.get(subject, ()) if message.open > 0), self._fence + 1)
+
     @property
     def fence(self) -> int:
         """Sequence of the fence; older fence messages can be purged."""

@@ -166,16 +166,34 @@ class Outbox:
     async def _follow_workers(self, names: list[str], registered: list[Told]) -> None:
         """Definitions and consumers first, so that a worker that hears it is registered finds both.
 
-        One whose definitions find no room is not told: it asks again by itself, until there is some.
+        One whose definitions find no room is not told: it asks again by itself, until there is some. Nor is anybody as long as
+        the lanes can't be rid of what they are not to find there.
         """
         await self._definitions.store(names)
         await self.consumers.have(self._state.pools)
+        workers = self._state.workers
+        if not await self._clear({workers[told.worker].pool.id for told in registered if told.worker in workers}):
+            log.info("%d workers are not told yet that they are registered: the lanes take nothing", len(registered))
+            return
         for told in registered:
-            worker = self._state.workers.get(told.worker)
+            worker = workers.get(told.worker)
             if told.refused or worker is None or await self._definitions.has(worker):
                 self._bus.publish(told.subject, told.data)
             else:
                 log.info("worker %s is not told yet that it is registered: its definitions find no room", told.worker)
+
+    async def _clear(self, pools: set[str]) -> bool:
+        """Rid the lanes of these pools of what is answered; False when the lanes take nothing for long.
+
+        Whoever was the last of a pool may have left it full: that was handed back, and is given out anew. If somebody comes
+        before its consumer is deleted, that stays, and delivers all of it.
+        """
+        if pools and await self._written() is None:
+            return False
+        for pool in sorted(pools):
+            lane = self._subjects.shared_lane(pool)
+            await self._bus.purge(self._subjects.lanes_stream, subject=lane, before=self._lanes.answered_before(lane))
+        return True
 
     async def _written(self) -> int | None:
         """The lanes' last sequence once all that is queued by now stands there; None when they take nothing for long."""

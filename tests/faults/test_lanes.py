@@ -10,9 +10,13 @@ from contextlib import suppress
 import msgspec
 import pytest
 
+from mesh.core import records as facts
 from mesh.store.topology import Topology
 from mesh_sdk import Mesh
 from mesh_sdk.protocol import codec
+from mesh_sdk.protocol.codec import encode
+from mesh_sdk.protocol.definitions import StepDefinition, WorkflowDefinition
+from mesh_sdk.protocol.records import VERSION, Assign, Left, Register, ReportFrame
 from mesh_sdk.transport.connection import Link
 from mesh_sdk.transport.errors import StreamFull
 from tests.faults import journal
@@ -142,3 +146,40 @@ async def test_a_successor_that_is_stopped_before_it_reads_its_inputs_hands_over
     await subscription.close()
     assert resigned == [own]
     assert "has broken" not in successor.output
+
+
+RUNS = 3
+
+
+async def report(bus: Link, worker: str, record: Register | Left) -> None:
+    """As the worker of this name says it, which is its incarnation too."""
+    await bus.append(NAMES.report, encode(ReportFrame(VERSION, worker, worker, [record])))
+
+
+async def given_out(bus: Link) -> list[str]:
+    """Tokens of the attempts that lie in shared lanes, in order."""
+    found = await bus.read(NAMES.lanes_stream, NAMES.shared_lane("*"))
+    return [order.token for message in found for order in codec.lane_frames.decode(message.data)[0].records if type(order) is Assign]
+
+
+async def test_what_the_last_of_a_pool_left_in_its_lane_is_not_delivered_to_the_next(fleet: Fleet, bus: Link) -> None:
+    """It was handed back, and is given out anew: whoever came before the consumer was deleted would run it twice, both at once."""
+    fleet.scheduler()
+    once = [WorkflowDefinition("once", [StepDefinition("once")])]
+    told = {worker: asyncio.Event() for worker in ("last", "next")}
+    for worker, event in told.items():
+        await bus.subscribe(NAMES.done(worker), lambda subject, reply, data, event=event: event.set())
+    await report(bus, "last", Register("last", 10, once, {}, "last"))
+    async with Mesh(url=fleet.server.url) as mesh, asyncio.timeout(WITHIN_S):
+        await told["last"].wait()
+        for n in range(RUNS):
+            await mesh.start("once", {"n": n})
+        while len(before := await given_out(bus)) < RUNS:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(report(bus, "last", Left()), report(bus, "next", Register("next", 10, once, {}, "next")))
+        await told["next"].wait()
+        while len(after := await given_out(bus)) < RUNS:
+            await asyncio.sleep(0.01)
+    assert not set(before) & set(after)
+    returned = {record.token for record in await journal.records(bus) if isinstance(record, facts.StepReturned)}
+    assert returned == set(before)
