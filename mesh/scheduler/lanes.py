@@ -79,6 +79,8 @@ class Lanes:
         self._writing: asyncio.Future[int] | None = None
         self._open: dict[str, _Message] = {}
         self._stored: dict[str, deque[_Message]] = {}
+        self.adopted = asyncio.Event()
+        """Set when what an older leader left in them is known, as far as it is not answered."""
         self.on_written: Callable[[int], None] = lambda count: None
         self.on_undeliverable: Callable[[str, int, int], None] = lambda token, size, limit: None
         self.stop_listening = bus.on_connection(self._connection)
@@ -351,7 +353,7 @@ class Lanes:
         return found
 
     def answered_before(self, subject: str) -> int:
-        """The sequence before which a lane holds nothing that is still to be answered, as far as it is written."""
+        """The sequence before which a lane holds nothing that is still to be answered: not to be asked before they are adopted."""
         return next((message.sequence for message in self._stored.get(subject, ()) if message.open > 0), self._fence + 1)
 
     @property

@@ -188,6 +188,7 @@ class Outbox:
         Whoever was the last of a pool may have left it full: that was handed back, and is given out anew. If somebody comes
         before its consumer is deleted, that stays, and delivers all of it.
         """
+        await self._lanes.adopted.wait()
         if pools and await self._written() is None:
             return False
         for pool in sorted(pools):

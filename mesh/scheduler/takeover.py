@@ -65,7 +65,9 @@ class Takeover:
         """
         while True:
             try:
-                return await self._catch_up(lanes_lost)
+                await self._catch_up(lanes_lost)
+                self._lanes.adopted.set()
+                return
             except TransportError as error:
                 log.warning("what the leader before left could not be sent again yet: %s", error)
                 await asyncio.sleep(_AGAIN_S)
