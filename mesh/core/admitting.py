@@ -27,15 +27,14 @@ class Admitting(Assigning):
     """Evaluates CEL; None where that is not installed."""
 
     def finish(self, run: Run, status: str, reason: str) -> None:
+        """The run is over."""
         raise NotImplementedError
 
     def begin_run(self, run: Run) -> None:
         """A run may begin: place its first steps, or have its keys taken first."""
         flow = run.flow
         if not flow.keyed:
-            for index in flow.roots:
-                if run.steps[index].state is READY:
-                    self.place(run.steps[index])
+            self._place_roots(run)
         elif flow.keys:
             for index in flow.keys:
                 self.place(run.steps[index])
@@ -51,7 +50,7 @@ class Admitting(Assigning):
             error = step.error
             why = f"{error.type}: {error.message}" if error is not None else "no answer"
             self.finish(run, FAILED, f"concurrency key function {step.name!r} failed, so the run could not begin: {why}")
-        elif run.keyed is None and all(run.steps[index].state is DONE for index in run.flow.keys):
+        elif run.keyed is None and _all_answered(run):
             self.take_keys(run)
 
     def take_keys(self, run: Run) -> None:
@@ -61,8 +60,7 @@ class Admitting(Assigning):
         except NoKey as error:
             self.finish(run, FAILED, str(error))
             return
-        self.out.append(fact := facts.RunKeyed(run.id, keys))
-        self.state.apply(fact)
+        self.record(facts.RunKeyed(run.id, keys))
         if run.ticket is None:
             self._place_roots(run)
             return
@@ -95,8 +93,7 @@ class Admitting(Assigning):
         self._admit(run)
 
     def _admit(self, run: Run) -> None:
-        self.out.append(fact := facts.RunAdmitted(run.id))
-        self.state.apply(fact)
+        self.record(facts.RunAdmitted(run.id))
         self._place_roots(run)
 
     def give_up_waiting(self, run: Run) -> None:
@@ -201,21 +198,25 @@ class Admitting(Assigning):
         limits = self.state.limits
         held = limits.rates.held(self.state.now)
         if held and limits.wanted_rates(self.state.runs.values()):
-            self.out.append(fact := facts.RatesHeld(held))
-            self.state.apply(fact)
+            self.record(facts.RatesHeld(held))
 
     def _settle_keys(self, run: Run) -> None:
         """The run has no keys yet: perhaps they are there to be taken."""
         broken = next((step for step in run.steps if step.is_key and step.state is BROKEN), None)
         if broken is not None:
             self.key_function_ended(broken)
-        elif all(run.steps[index].state is DONE for index in run.flow.keys):
+        elif _all_answered(run):
             self.take_keys(run)
 
 
 def _rates(taken: Keys, step: StepDefinition) -> list[Rate]:
     """The rates that a step needs: of which it takes no units, it needs none."""
     return [rate for rate in map(taken.rate, step.rate_limits) if rate[3]]
+
+
+def _all_answered(run: Run) -> bool:
+    """Whether all its key functions have given their keys; there may be none."""
+    return all(run.steps[index].state is DONE for index in run.flow.keys)
 
 
 def _wishes(run: Run) -> list[Ticket]:

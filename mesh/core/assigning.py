@@ -35,6 +35,11 @@ class Assigning:
     replacing = False
     """A newer incarnation of that worker comes in the same decision: nothing is given out before it is there."""
 
+    def record(self, fact: facts.Fact) -> None:
+        """A fact has come about."""
+        self.out.append(fact)
+        self.state.apply(fact)
+
     def place(self, step: Step) -> None:
         """A step waits for a place: fill the pools that serve it, the freest first."""
         if step.ticket is not None:
@@ -123,8 +128,7 @@ class Assigning:
             fits = pool.free >= attempt.slots and step.action in pool.actions
             other = best_worker(pool, wish, worker.id) if fits else None
             if other is not None and other.room >= attempt.slots and not self._is_kept_from(pool, step):
-                self.out.append(fact := facts.StepRecalled(attempt.token))
-                self.state.apply(fact)
+                self.record(facts.StepRecalled(attempt.token))
                 return
 
     def _is_kept_from(self, pool: Pool, step: Step) -> bool:

@@ -31,12 +31,13 @@ from mesh.core.quoting import reason as shortened
 from mesh.core.records import KIND_LOST, NEVER
 from mesh.core.retry import LOSSES_MAX, next_attempt_at
 from mesh.core.run import LIVE, Run
-from mesh.core.starting import client_name, is_run_id
+from mesh.core.starting import client_name
 from mesh.core.state import State
 from mesh.core.step import HELD, OUT, READY, Attempt, Step
 from mesh.core.timers import AdmissionTimer, DelayTimer, ExecutionTimer, RateTimer, ReadyTimer, RetryTimer
 from mesh.core.waiting import waiting_for
 from mesh_sdk.protocol import records as wire
+from mesh_sdk.protocol.ids import is_run_id
 from mesh_sdk.protocol.records import FAILED_ERROR, FAILED_TIMEOUT, StepError
 
 AWAITED_MAX = 100_000
@@ -134,11 +135,6 @@ class Core(Claiming):
         """The records made since the last call."""
         out, self.out = self.out, []
         return out
-
-    def record(self, fact: facts.Fact) -> None:
-        """A fact has come about."""
-        self.out.append(fact)
-        self.state.apply(fact)
 
     # ---- reports of attempts --------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from mesh.core.joining import Joining
 from mesh.core.quoting import cut, quoted, reason
 from mesh.core.run import LIVE
 from mesh.core.slots import Worker
-from mesh.core.starting import bounded_priority, is_run_id
+from mesh.core.starting import bounded_priority
 from mesh.core.step import Attempt
-from mesh_sdk.protocol.ids import derived_run_id, run_id_time_ms
+from mesh_sdk.protocol.ids import derived_run_id, is_run_id, run_id_time_ms
 from mesh_sdk.protocol.records import Spawn
 
 CHILDREN_MAX = 10_000

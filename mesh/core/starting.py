@@ -13,11 +13,10 @@ from mesh.core.quoting import cut, quoted, reason
 from mesh.core.run import Run
 from mesh.core.triggers import event_run_id
 from mesh_sdk.protocol.bounds import KEY_CHARACTERS_MAX
-from mesh_sdk.protocol.ids import RUN_ID_CHARACTERS
+from mesh_sdk.protocol.ids import RUN_ID_CHARACTERS, is_run_id
 from mesh_sdk.protocol.records import CANCELLED, NULL, Start
 from mesh_sdk.protocol.subjects import PRIORITIES
 
-is_run_id = re.compile(rf"[0-9a-f]{{{RUN_ID_CHARACTERS}}}").fullmatch
 _is_token = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
@@ -33,14 +32,6 @@ def bounded_priority(wish: int) -> int:
 
 class Starting(Admitting):
     """The part of the core that decides starts and events."""
-
-    def finish(self, run: Run, status: str, reason: str) -> None:
-        """The run is over."""
-        raise NotImplementedError
-
-    def record(self, fact: facts.Fact) -> None:
-        """A fact has come about."""
-        raise NotImplementedError
 
     def start(self, input: Start, sender: Sender) -> None:
         """A client starts a run, once, however often the start arrives."""

@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from mesh.core.effects import done
 from mesh.core.image import digest
-from mesh.core.starting import is_run_id
 from mesh.core.state import State
 from mesh.scheduler.answers import ANSWER_BYTES_MAX, ApiError, guarded
 from mesh.scheduler.lists import Ask, Lists, Page
@@ -23,6 +22,7 @@ from mesh.scheduler.outbox import too_large
 from mesh.scheduler.unread import Unread
 from mesh.scheduler.views import RunQuery, Views
 from mesh_sdk.protocol.codec import encode
+from mesh_sdk.protocol.ids import is_run_id
 from mesh_sdk.protocol.records import NULL, QUEUED, REFUSED, Done, Notice, RunError, Started
 from mesh_sdk.protocol.subjects import Subjects
 from mesh_sdk.transport.bus import Bus, Subscription
